@@ -1,0 +1,65 @@
+/*
+ * request.h - one chat request: turns with text and picture parts (or a verbatim prompt), template,
+ * sampling.  Parsed from OpenAI's chat-completions JSON by the gateway and by the offline commands:
+ * one parser, so that both know the same fields and refuse the same ones.
+ */
+#ifndef TY_CHAT_REQUEST_H
+#define TY_CHAT_REQUEST_H
+
+#include "common/base/err.h"
+#include "common/chat/sampling.h"
+
+#include <stddef.h>
+
+typedef enum { TY_ROLE_SYSTEM, TY_ROLE_USER, TY_ROLE_ASSISTANT } ty_role;
+const char *ty_role_name(ty_role r); /* "system" "user" "assistant" */
+
+typedef struct {
+    bool is_image;
+    char *
+        text; /* text part: UTF-8.  Picture part: its URL ("data:image/jpeg;base64,..."), or NULL when
+                   pictures come by another way (--visual, --image); order is what counts */
+} ty_part;
+
+typedef struct {
+    ty_role role;
+    ty_part *part;
+    int n_part;
+} ty_turn;
+
+typedef struct {
+    ty_turn *turn; /* used when prompt is NULL */
+    int n_turn;
+    char *prompt; /* verbatim prompt, placeholders "<image>" included; NULL = use the turns */
+    char *template_name; /* "readme" (default) | "serve" */
+    char *model;         /* "" when absent */
+    bool stream, include_usage;
+    ty_sampling sampling;
+} ty_chat_request;
+
+enum {
+    TY_CHAT_TURNS_MAX = 1024,
+    TY_CHAT_IMAGES_MAX = 64,
+};
+
+/*
+ * Parses a JSON object.  strict (the gateway): model and messages are required, `prompt` is refused;
+ * not strict (offline): `prompt` or `messages`.  Every field that is not known, not supported, or out
+ * of range fails with TY_EINVAL or TY_EUNSUPPORTED; then `param` (size param_size, may be NULL) holds
+ * the field's path, e.g. "messages[0].content[1].image_url".  null means absent.  Accepted without
+ * effect because their only allowed value is the default: n = 1, stream_options, user, metadata...
+ * (docs/protocol.md lists them).  Picture parts: {"type":"image_url","image_url":{"url":...}} and, offline,
+ * {"type":"image"}.
+ */
+ty_status ty_chat_request_parse(ty_chat_request *out, const char *json, size_t len, bool strict,
+                                char *param, size_t param_size, ty_err *err);
+/* Number of picture parts in the turns; for a verbatim prompt the number of "<image>" in it. */
+int ty_chat_request_images(const ty_chat_request *r);
+/* Appends a turn / a part; text is copied (NULL allowed for pictures).  For `tyto run`, chat, tests. */
+ty_status ty_chat_request_init(ty_chat_request *r);
+ty_status ty_chat_add_turn(ty_chat_request *r, ty_role role, ty_err *err);
+ty_status ty_chat_add_text(ty_chat_request *r, const char *text, size_t len, ty_err *err);
+ty_status ty_chat_add_image(ty_chat_request *r, const char *url, ty_err *err);
+void ty_chat_request_clear(ty_chat_request *r);
+
+#endif

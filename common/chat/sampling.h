@@ -1,0 +1,35 @@
+/*
+ * sampling.h - the generation parameters of a request, by OpenAI's and the reference's names.  Plain
+ * data: the gateway reads it from JSON, the wire carries it, the decoder obeys it.
+ */
+#ifndef TY_CHAT_SAMPLING_H
+#define TY_CHAT_SAMPLING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { TY_STOP_MAX = 4, TY_STOP_BYTES = 256, TY_BEAMS_MAX = 16, TY_LOGPROBS_MAX = 20 };
+
+typedef struct {
+    int max_tokens;            /* new tokens; 0 = none (scores only) */
+    double temperature;        /* 0 = greedy */
+    int top_k;                 /* 0 = off */
+    double top_p;              /* 1 = off */
+    double repetition_penalty; /* 1 = off; sees the new tokens and bos only (NOTES §8) */
+    int no_repeat_ngram_size;  /* 0 = off; the same scope */
+    int num_beams;             /* 1 = no beam search */
+    double length_penalty;     /* beam score = sum of logprobs / length^this */
+    bool early_stopping;       /* default: true when num_beams > 1 */
+    uint64_t seed;             /* with the position it gives the draw */
+    bool has_seed;             /* false: the gateway draws one, so that retries repeat it */
+    bool logprobs;
+    int top_logprobs; /* 0..TY_LOGPROBS_MAX alternatives per token */
+    bool ignore_eos;  /* load tests: go on to max_tokens */
+    int n_stop;
+    char stop[TY_STOP_MAX][TY_STOP_BYTES]; /* NUL-terminated UTF-8 */
+} ty_sampling;
+
+/* Greedy, one beam, max_tokens 256, everything else off. */
+void ty_sampling_default(ty_sampling *s);
+
+#endif

@@ -1,0 +1,110 @@
+/*
+ * decoder.h - the LLM stage: prompt and visual tokens -> text, token by token.  Knows no socket.
+ *
+ * The engine batches continuously: decoder_submit queues a request, each decoder_step runs one batch
+ * through the model (prefill chunks of new requests and one row per live sequence or beam, together),
+ * samples, and calls the requests' sinks.  One thread calls all functions of one decoder.
+ *
+ * KV lives in pages of fixed size, refcounted, copied on write: beams share their prefix.
+ */
+#ifndef TY_DECODER_H
+#define TY_DECODER_H
+
+#include "common/chat/request.h"
+#include "common/model/dump.h"
+#include "common/model/run_options.h"
+#include "common/model/tokenizer.h"
+
+typedef struct {
+    ty_run_options run;
+    ty_dtype kv;       /* TY_F32 (default) or TY_F16 */
+    int context;       /* positions a sequence may have; 0 = the model's own */
+    int max_rows;      /* sequences and beams in flight together; 0 = 64 */
+    int prefill_chunk; /* prompt rows in one step; 0 = 256 */
+    size_t
+        kv_bytes; /* memory for KV pages; 0 = room for 4 full contexts, at most a quarter of RAM */
+    size_t max_queue; /* submitted, not yet started; 0 = 1024.  Over it: TY_EOVERLOAD */
+} decoder_options;
+
+typedef struct decoder decoder;
+
+ty_status decoder_create(decoder **out, const char *model_path, const decoder_options *opt,
+                         ty_err *err);
+void decoder_destroy(decoder **d);
+const char *decoder_model_id(const decoder *d);
+int decoder_width(const decoder *d); /* D */
+int decoder_vocab(const decoder *d); /* V */
+int decoder_context(const decoder *d);
+const ty_tokenizer *decoder_tokenizer(const decoder *d);
+/* Rows of a picture that the model expects (queries + 1), 0 when the file does not say. */
+int decoder_visual_rows(const decoder *d);
+
+typedef struct {
+    int32_t id;
+    float logprob; /* of the raw model distribution; only with sampling.logprobs */
+    int n_top;
+    struct {
+        int32_t id;
+        float logprob;
+    } top[TY_LOGPROBS_MAX];
+} decoder_token;
+
+typedef enum { DECODER_STOP, DECODER_LENGTH } decoder_finish; /* "stop" | "length" */
+
+typedef struct {
+    decoder_finish finish;
+    int n_prompt;         /* spliced prompt rows, visual rows included */
+    int n_visual;         /* of them visual */
+    int n_cached;         /* prompt rows whose KV was there already (0 until prefixes are reused) */
+    int n_token;          /* new tokens, the ending eos included */
+    const int32_t *token; /* the new tokens; with beams, of the best one.  Borrowed for the call */
+    double score;         /* beams: length-penalised score */
+    const char *text;
+    size_t text_len; /* the whole answer, stop string cut off, specials skipped */
+    int64_t queue_us, prefill_us,
+        decode_us; /* waiting in the engine; steps that held prompt rows; the others */
+    int max_batch; /* most rows of other requests and its own in one of its steps */
+    double flops;
+} decoder_result;
+
+/* Callbacks; ctx as given.  on_token: one call per new token in order, with the text that became
+ * certain (whole UTF-8 characters; may be empty); with beams there is a single burst at the end.
+ * on_done: exactly once per submitted request, st == TY_OK with result, or a failure with text. */
+typedef struct {
+    void *ctx;
+    void (*on_token)(void *ctx, const decoder_token *token, int index, const char *text,
+                     size_t len);
+    void (*on_done)(void *ctx, ty_status st, const decoder_result *result, const ty_err *err);
+} decoder_sink;
+
+typedef struct {
+    const ty_chat_request *request; /* borrowed for the call */
+    const float *visual;            /* [n_visual, rows, D], borrowed for the call (copied) */
+    int n_visual, visual_rows;
+    int64_t deadline_unix_us; /* 0 = none; passed: TY_ETIMEOUT */
+    decoder_sink sink;
+} decoder_request;
+
+/* Checks, renders, tokenises and queues.  A failure here calls no sink.  *handle names the request
+ * for decoder_cancel.  Fails: TY_EINVAL (placeholders do not match the pictures…), TY_ESHAPE (visual
+ * width), TY_ECONTEXT (prompt + 1 does not fit; the text has both numbers), TY_EOVERLOAD. */
+ty_status decoder_submit(decoder *d, const decoder_request *r, uint64_t *handle, ty_err *err);
+/* on_done comes with TY_ECANCELED, before this returns.  Unknown handles are ignored. */
+void decoder_cancel(decoder *d, uint64_t handle);
+/* Runs one batch.  Returns the number of requests still queued or live: 0 = idle. */
+int decoder_step(decoder *d);
+
+/* Offline: the whole prompt's logits and intermediates, no batching.  ids as the goldens store them
+ * (runs of -1).  logits_rows: 0 none, 1 the last, -1 all -> *logits [rows, V] (free() it). */
+ty_status decoder_score(decoder *d, const decoder_request *r, int logits_rows, ty_ids *input_ids,
+                        float **logits, int64_t *rows, const ty_dump *dump, ty_err *err);
+
+/* For /metrics and leak checks. */
+typedef struct {
+    int queued, live_requests, live_rows;
+    int pages_total, pages_used;
+    int64_t tokens_out, prompt_rows_in, steps;
+} decoder_stats;
+void decoder_get_stats(const decoder *d, decoder_stats *s);
+
+#endif

@@ -1,0 +1,45 @@
+/*
+ * preprocess.h - the preprocess stage: a picture file's bytes -> normalised pixels, exactly as the
+ * reference does (NOTES §9).  Knows no socket.
+ */
+#ifndef TY_PREPROCESS_H
+#define TY_PREPROCESS_H
+
+#include "common/base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum {
+    PREPROCESS_NATIVE, /* v1 inference: resize in the file's own mode, then RGB */
+    PREPROCESS_RGB,    /* v1 training, validation: RGB first */
+    PREPROCESS_PAD,    /* v2: square canvas of the mean colour */
+    PREPROCESS_RESIZE, /* v2: stretch to (max, max), then to S */
+    PREPROCESS_CROP,   /* v2 without image_aspect_ratio: shortest edge, centre crop */
+} preprocess_mode;
+int preprocess_mode_parse(const char *name); /* -1 unknown */
+
+typedef struct {
+    size_t max_bytes; /* of the file;        0 = 32 MiB */
+    int64_t
+        max_pixels; /* width x height;     0 = 64 Mpixel.  Checked before pixels are allocated */
+    int max_ms;     /* decoding time;      0 = 10 s */
+} preprocess_limits;
+
+typedef struct preprocess preprocess;
+
+/* model_path: preprocess.gguf (metadata only: size, mean, std, mode). */
+ty_status preprocess_create(preprocess **out, const char *model_path,
+                            const preprocess_limits *limits, ty_err *err);
+void preprocess_destroy(preprocess **p);
+int preprocess_size(const preprocess *p); /* S of the model */
+preprocess_mode preprocess_default_mode(const preprocess *p);
+const char *preprocess_model_id(const preprocess *p); /* ty_gguf_identity */
+
+/* bytes: JPEG, PNG or WebP, told apart by their first bytes.  pixels [3, S, S] f32, S = size, or the
+ * model's with size 0; mode < 0: the model's.
+ * Fails: TY_EIMAGE (what is wrong with the picture), TY_EUNSUPPORTED (format), TY_ELIMIT (names limit). */
+ty_status preprocess_run(preprocess *p, const uint8_t *bytes, size_t n_bytes, int mode, int size,
+                         float *pixels, ty_err *err);
+
+#endif
