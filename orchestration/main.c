@@ -1,0 +1,41 @@
+/* main.c - `tyto COMMAND [options]`: finds the command in a table and runs it. */
+#include "orchestration/commands.h"
+
+#include "common/base/options.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *about;
+} command;
+
+/* A command stands here as soon as its file is there. */
+static const command commands[] = {
+    {NULL, NULL, NULL},
+};
+
+static int help(FILE *to) {
+    fprintf(to, "usage: tyto COMMAND [options]\n\n"
+                "Questions about pictures, answered by mPLUG-Owl models through separate "
+                "processes.\n\n");
+    for (const command *c = commands; c->name; c++) fprintf(to, "  %-10s %s\n", c->name, c->about);
+    fprintf(to, "\n`tyto COMMAND --help` lists a command's options.\n");
+    return to == stdout ? 0 : 2;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) return help(stderr);
+    const char *name = argv[1];
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0) return help(stdout);
+    if (strcmp(name, "--version") == 0) {
+        printf("tyto %s\n", TYTO_VERSION);
+        return 0;
+    }
+    for (const command *c = commands; c->name; c++)
+        if (strcmp(name, c->name) == 0) return c->run(argc - 1, argv + 1);
+    fprintf(stderr, "tyto: there is no command \"%s\"; `tyto help` lists them\n", name);
+    return 2;
+}
