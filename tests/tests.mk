@@ -1,13 +1,47 @@
 # The tests: unit tests need nothing; golden tests read tests/golden; wire, pipeline and faults start real processes.
 UNIT := $(filter $(OUT)/tests/unit/%,$(TESTS))
+FUZZ := $(filter $(OUT)/tests/fuzz/%,$(TESTS))
+GOLDEN_TESTS := $(filter $(OUT)/tests/golden/%,$(TESTS))
+# What the tests run as processes.
+TEST_NEEDS := all
 
-.PHONY: test unit test-asan test-tsan
-test: setup ## everything, set-up included: unit, golden, wire, pipeline and fault tests
-	@$(MAKE) --no-print-directory -j$$(nproc) all $(TESTS)
+.PHONY: test unit golden test-asan test-tsan fuzz check lint test-clients test-llamacpp
+test: setup ## everything, set-up included: unit, golden, wire, pipeline, fault and fuzz tests
+	@$(MAKE) --no-print-directory -j$$(nproc) $(TEST_NEEDS) $(TESTS)
 	@tests/run $(TESTS)
 unit: $(UNIT) ## the unit tests alone
 	@tests/run $(UNIT)
+golden: all $(GOLDEN_TESTS) ## the golden tests; TYTO_GOLDEN_MODELS=DIR:DIR runs them over other golden sets
+	@tests/run $(GOLDEN_TESTS)
 test-asan: ## every test under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory MODE=debug SAN=asan test
 test-tsan: ## every test under ThreadSanitizer
 	@$(MAKE) --no-print-directory MODE=debug SAN=tsan test
+fuzz: ## the fuzz tests, longer (FUZZ_ROUNDS=N), under ASan
+	@$(MAKE) --no-print-directory MODE=debug SAN=asan fuzz-run
+.PHONY: fuzz-run
+fuzz-run: all $(FUZZ)
+	@FUZZ_ROUNDS=$${FUZZ_ROUNDS:-20000} tests/run $(FUZZ)
+
+# The release gate.
+check: format-check lint test test-asan test-tsan fuzz ## the release gate: format, lint, tests, sanitizers, fuzz
+lint: $(PROTO_C) ## cppcheck and clang-tidy
+	@tools/setup clang-tidy cppcheck clang-format
+	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -I. $$(git ls-files 'common/*.c' 'services/*.c' 'orchestration/*.c')
+	git ls-files 'common/*.c' 'services/*.c' 'orchestration/*.c' | grep -v /arch/ | \
+	    xargs -P 2 -n 4 clang-tidy --quiet -- $(STD)
+
+# Checks by other people's programs, from PyPI; not part of `make test`.
+CLIENTS := build/clients
+$(CLIENTS)/.%: tests/clients/%.txt
+	@tools/setup python3-venv
+	@[ -x $(CLIENTS)/bin/pip ] || /usr/bin/python3 -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip install --quiet -r $<
+	@touch $@
+test-clients: all $(CLIENTS)/.requirements ## the official openai client against the running pipeline
+	@tests/clients/run $(OUT)/bin $(CLIENTS)/bin/python
+test-llamacpp: all $(CLIENTS)/.requirements-llama ## llama.cpp reads decoder.gguf (compiles for minutes)
+	@tools/setup cmake g++
+	$(OUT)/bin/tyto import tests/golden/v1-micro build/models/llamacpp-check
+	$(CLIENTS)/bin/python tests/clients/check_llamacpp.py build/models/llamacpp-check/decoder.gguf tests/golden/v1-micro/golden.json
