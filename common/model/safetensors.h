@@ -3,7 +3,8 @@
  * tensor bytes.  Format: the safetensors README (Hugging Face).
  *
  * The reader maps the file; tensors are borrowed until close.  Header length, JSON, dtypes, shapes,
- * offsets (in range, no overlap, no hole) are checked on open.
+ * offsets (in range, no overlap, no hole) are checked on open.  A tensor that the file does not align
+ * for its type (old writers) is copied to where it is, so that `data` may be read as that type.
  */
 #ifndef TY_MODEL_SAFETENSORS_H
 #define TY_MODEL_SAFETENSORS_H
@@ -13,6 +14,8 @@
 typedef struct ty_safetensors ty_safetensors;
 
 ty_status ty_safetensors_open(ty_safetensors **out, const char *path, ty_err *err);
+/* The same without copying the tensors that the file does not align: for readers that copy anyway. */
+ty_status ty_safetensors_map(ty_safetensors **out, const char *path, ty_err *err);
 void ty_safetensors_close(ty_safetensors **s);
 int ty_safetensors_count(const ty_safetensors *s);
 const char *ty_safetensors_name(const ty_safetensors *s, int i);
