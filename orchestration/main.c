@@ -14,6 +14,8 @@ typedef struct {
 
 /* A command stands here as soon as its file is there. */
 static const command commands[] = {
+    {"down", cmd_down, "stop a running service"},
+    {"status", cmd_status, "the processes of a running service"},
     {NULL, NULL, NULL},
 };
 
