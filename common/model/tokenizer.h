@@ -55,6 +55,15 @@ ty_status ty_tokenizer_encode(const ty_tokenizer *t, ty_tokenize_mode mode, cons
 ty_status ty_tokenizer_decode_one(const ty_tokenizer *t, int32_t id, bool skip_special,
                                   ty_buf *out);
 
+/* A whole list of ids as text, in the reference's three ways; the dummy prefix's space is dropped. */
+typedef enum {
+    TY_DECODE_SPM,     /* sentencepiece: control pieces vanish, unk is " \u2047 " */
+    TY_DECODE_HF,      /* slow tokenizer: special pieces stay, with the space it puts before them */
+    TY_DECODE_HF_SKIP, /* skip_special_tokens: special pieces vanish, unk too; what ty_detok gives */
+} ty_decode_mode;
+ty_status ty_tokenizer_decode(const ty_tokenizer *t, ty_decode_mode mode, const int32_t *id, int n,
+                              ty_buf *out);
+
 /*
  * Streaming detokeniser: ids in, whole UTF-8 characters out (what has come so far of a character is
  * held back; bytes that can never become one are U+FFFD each, as Hugging Face's decode gives).  The
