@@ -11,6 +11,8 @@
 
 #include "common/base/err.h"
 
+#include <stddef.h>
+
 typedef struct ty_pool ty_pool;
 
 /* n_threads 0 = one per core this process may use. */
@@ -20,5 +22,11 @@ int ty_pool_size(const ty_pool *p);
  * are done.  pool may be NULL: the caller does everything. */
 void ty_pool_run(ty_pool *p, int n_tasks, void (*fn)(void *ctx, int task, int member), void *ctx);
 void ty_pool_destroy(ty_pool **p);
+
+/* Scratch that lives with the pool, so that nothing is allocated after warm-up: 64-byte aligned,
+ * grown when needed, valid until the next call with the same slot.  Only the thread that calls
+ * ty_pool_run may ask.  p is not NULL.  NULL: out of memory.  The slots belong to math/. */
+enum { TY_POOL_SCRATCH_ACT, TY_POOL_SCRATCH_MEMBERS, TY_POOL_SCRATCH_ATTENTION, TY_POOL_SLOTS };
+void *ty_pool_scratch(ty_pool *p, int slot, size_t bytes);
 
 #endif
