@@ -1,0 +1,38 @@
+/*
+ * reply.h - answers in OpenAI's shapes: chat.completion, chat.completion.chunk, usage, logprobs.
+ * Every function returns a new reference, NULL when out of memory.
+ */
+#ifndef GATEWAY_REPLY_H
+#define GATEWAY_REPLY_H
+
+#include "tyto.pb-c.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct {
+    char id[48]; /* "chatcmpl-..." */
+    int64_t created;
+    const char *model;       /* borrowed */
+    const char *fingerprint; /* of the decoder's file; borrowed */
+} reply_head;
+
+/* Usage of a finished request; visual rows are prompt tokens. */
+json_t *reply_usage(const Tyto__DecodeResult *r);
+/* One entry of logprobs.content. */
+json_t *reply_logprob(const Tyto__TokenInfo *t);
+/* {"content": entries, "refusal": null}; takes the array over; NULL -> null. */
+json_t *reply_logprobs(json_t *entries);
+
+/* The whole answer.  usage, logprobs, timings are taken over. */
+json_t *reply_completion(const reply_head *h, const Tyto__DecodeResult *r, json_t *logprobs,
+                         json_t *timings);
+/* A chunk with one choice: role (first chunk), text or neither; finish NULL = null; logprobs taken over.
+ * usage_null: the request asked for usage, which stands in the last chunk. */
+json_t *reply_chunk(const reply_head *h, const char *role, const char *text, size_t len,
+                    const char *finish, json_t *logprobs, bool usage_null);
+/* The chunk without choices that carries usage. */
+json_t *reply_usage_chunk(const reply_head *h, const Tyto__DecodeResult *r);
+
+#endif
