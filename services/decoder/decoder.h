@@ -63,7 +63,7 @@ typedef struct {
     size_t text_len; /* the whole answer, stop string cut off, specials skipped */
     int64_t queue_us, prefill_us,
         decode_us; /* waiting in the engine; steps that held prompt rows; the others */
-    int max_batch; /* most rows of other requests and its own in one of its steps */
+    int max_batch; /* most sequences (beams counted each) that shared one of its steps, its own included */
     double flops;
 } decoder_result;
 
@@ -82,6 +82,9 @@ typedef struct {
     const float *visual;            /* [n_visual, rows, D], borrowed for the call (copied) */
     int n_visual, visual_rows;
     int64_t deadline_unix_us; /* 0 = none; passed: TY_ETIMEOUT */
+    bool
+        adjacent_ok; /* two adjacent placeholders pass, as one picture (NOTES §5: the reference's quirk);
+                         the offline command sets it, a service never does */
     decoder_sink sink;
 } decoder_request;
 

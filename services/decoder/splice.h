@@ -1,0 +1,26 @@
+/*
+ * splice.h - from prompt ids with runs of -1 to the rows that the network reads (NOTES §5): the start
+ * of each run takes one picture's rows.
+ */
+#ifndef TY_DECODER_SPLICE_H
+#define TY_DECODER_SPLICE_H
+
+#include "services/decoder/llama.h"
+
+typedef struct {
+    const float *data; /* [n, rows, width] */
+    int n, rows, width;
+} splice_pictures;
+
+/* Checks the number of placeholders found in the prompt text against the pictures.  adjacent_ok: two
+ * adjacent placeholders, which the reference takes for one picture, pass; else they are an error like
+ * any other mismatch.  Fails: TY_EINVAL with the remedy. */
+ty_status splice_check(const int32_t *id, int n, int n_placeholder, const splice_pictures *p,
+                       bool adjacent_ok, ty_err *err);
+
+/* Fills row[n]; visual rows point into p->data.  Positions of a run that the picture does not fill
+ * (adjacent placeholders) get id 0, as in the reference's generate.  Returns the number of visual rows
+ * that were put in. */
+int splice_rows(const int32_t *id, int n, const splice_pictures *p, llama_row *row);
+
+#endif
