@@ -13,7 +13,7 @@ static bool always(void) {
     return true;
 }
 
-#if defined(__x86_64__) && defined(TY_HAVE_AVX2)
+#if defined(__x86_64__)
 #include <cpuid.h>
 
 typedef struct {
@@ -64,9 +64,7 @@ static const struct {
     {&ty_kernels_avx512vnni, has_avx512vnni},
     {&ty_kernels_avx512, has_avx512},
 #endif
-#ifdef TY_HAVE_AVX2
     {&ty_kernels_avx2, has_avx2},
-#endif
 #endif
     {&ty_kernels_ref, always},
 };
