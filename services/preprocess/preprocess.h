@@ -18,6 +18,7 @@ typedef enum {
     PREPROCESS_CROP,   /* v2 without image_aspect_ratio: shortest edge, centre crop */
 } preprocess_mode;
 int preprocess_mode_parse(const char *name); /* -1 unknown */
+const char *preprocess_mode_name(preprocess_mode m);
 
 typedef struct {
     size_t max_bytes; /* of the file;        0 = 32 MiB */
@@ -36,10 +37,15 @@ int preprocess_size(const preprocess *p); /* S of the model */
 preprocess_mode preprocess_default_mode(const preprocess *p);
 const char *preprocess_model_id(const preprocess *p); /* ty_gguf_identity */
 
+enum { PREPROCESS_SIZE_MAX = 4096 };
+
 /* bytes: JPEG, PNG or WebP, told apart by their first bytes.  pixels [3, S, S] f32, S = size, or the
  * model's with size 0; mode < 0: the model's.
  * Fails: TY_EIMAGE (what is wrong with the picture), TY_EUNSUPPORTED (format), TY_ELIMIT (names limit). */
 ty_status preprocess_run(preprocess *p, const uint8_t *bytes, size_t n_bytes, int mode, int size,
                          float *pixels, ty_err *err);
+/* The same before rescaling and normalisation: rgb [S, S, 3]. */
+ty_status preprocess_rgb(preprocess *p, const uint8_t *bytes, size_t n_bytes, int mode, int size,
+                         uint8_t *rgb, ty_err *err);
 
 #endif

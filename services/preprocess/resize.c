@@ -1,0 +1,273 @@
+/* resize.c - see resize.h. */
+#include "services/preprocess/resize.h"
+
+#include "common/base/clock.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FRACTION_BITS = 22, SUPPORT = 2 };
+
+/* One direction: output element i of the window is a weighted sum of the count[i] inputs from
+ * first[i]; its weights start at i * width. */
+typedef struct {
+    int n, width;
+    int *first, *count;
+    double *weight;
+    int32_t *fixed; /* weight in fixed point; NULL for 16-bit pictures */
+} taps;
+
+static void taps_clear(taps *t) {
+    free(t->first);
+    free(t->count);
+    free(t->weight);
+    free(t->fixed);
+    memset(t, 0, sizeof *t);
+}
+
+static double cubic(double x) {
+    const double a = -0.5;
+    x = fabs(x);
+    if (x < 1.0) return ((a + 2.0) * x - (a + 3.0)) * x * x + 1;
+    if (x < 2.0) return (((x - 5) * x + 8) * x - 4) * a;
+    return 0.0;
+}
+
+static void fill_weights(taps *t, int i, double center, double widen) {
+    double *w = t->weight + (size_t)i * (size_t)t->width, sum = 0;
+    double narrow = 1.0 / widen;
+    for (int k = 0; k < t->count[i]; k++) {
+        w[k] = cubic((k + t->first[i] - center + 0.5) * narrow);
+        sum += w[k];
+    }
+    for (int k = 0; k < t->count[i]; k++)
+        if (sum != 0.0) w[k] /= sum;
+}
+
+static int32_t to_fixed(double w) {
+    double scaled = w * (1 << FRACTION_BITS);
+    return (int32_t)(w < 0 ? scaled - 0.5 : scaled + 0.5);
+}
+
+static ty_status fix_weights(taps *t, ty_err *err) {
+    size_t n = (size_t)t->n * (size_t)t->width;
+    t->fixed = malloc(n * sizeof *t->fixed);
+    if (!t->fixed) return ty_fail(err, TY_ENOMEM, "resize: no memory for %zu weights", n);
+    for (size_t k = 0; k < n; k++) t->fixed[k] = to_fixed(t->weight[k]);
+    free(t->weight);
+    t->weight = NULL;
+    return TY_OK;
+}
+
+/* Taps of the n outputs from `from` on, when in_size becomes out_size. */
+static ty_status taps_init(taps *t, int in_size, int out_size, int from, int n, bool fixed,
+                           ty_err *err) {
+    double scale = (double)in_size / out_size;
+    double widen = scale < 1.0 ? 1.0 : scale;
+    double support = SUPPORT * widen;
+    t->n = n;
+    t->width = (int)ceil(support) * 2 + 1;
+    t->first = malloc((size_t)n * sizeof *t->first);
+    t->count = malloc((size_t)n * sizeof *t->count);
+    t->weight = calloc((size_t)n * (size_t)t->width, sizeof *t->weight);
+    if (!t->first || !t->count || !t->weight)
+        return ty_fail(err, TY_ENOMEM, "resize: no memory for the weights of %d outputs", n);
+    for (int i = 0; i < n; i++) {
+        double center = (from + i + 0.5) * scale;
+        int lo = (int)(center - support + 0.5), hi = (int)(center + support + 0.5);
+        if (lo < 0) lo = 0;
+        if (hi > in_size) hi = in_size;
+        t->first[i] = lo;
+        t->count[i] = hi - lo;
+        fill_weights(t, i, center, widen);
+    }
+    return fixed ? fix_weights(t, err) : TY_OK;
+}
+
+static uint8_t clip_8(int32_t sum) {
+    sum >>= FRACTION_BITS;
+    return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+}
+
+/* Pillow stores the two bytes of a 16-bit sum apart and clips each: reproduced, since a sum above
+ * 65535 keeps its low byte. */
+static uint16_t clip_16(double sum) {
+    int v = (int)(sum >= 0 ? floor(sum + 0.5) : -floor(fabs(sum) + 0.5));
+    int low = v % 256, high = v >> 8;
+    low = low < 0 ? 0 : low;
+    high = high < 0 ? 0 : high > 255 ? 255 : high;
+    return (uint16_t)(high << 8 | low);
+}
+
+/* A whole row of outputs along the row: one weighted sum for each output and band.  Inlined with a
+ * constant number of bands. */
+static inline void row_across_bands(const taps *t, const int bands, const uint8_t *src,
+                                    uint8_t *dst) {
+    const int32_t half = 1 << (FRACTION_BITS - 1);
+    for (int i = 0; i < t->n; i++) {
+        const int32_t *w = t->fixed + (size_t)i * (size_t)t->width;
+        const uint8_t *in = src + (size_t)t->first[i] * (size_t)bands;
+        int32_t sum[4] = {half, half, half, half};
+        for (int k = 0; k < t->count[i]; k++, in += bands)
+            for (int b = 0; b < bands; b++) sum[b] += in[b] * w[k];
+        for (int b = 0; b < bands; b++) dst[i * bands + b] = clip_8(sum[b]);
+    }
+}
+
+static void row_across(const taps *t, int bands, const uint8_t *src, uint8_t *dst) {
+    switch (bands) {
+    case 1: row_across_bands(t, 1, src, dst); return;
+    case 2: row_across_bands(t, 2, src, dst); return;
+    case 3: row_across_bands(t, 3, src, dst); return;
+    default: row_across_bands(t, 4, src, dst);
+    }
+}
+
+/* Output row i down the columns: whole source rows are added up, which vectorises. */
+static void row_down(const taps *t, int i, size_t n, const uint8_t *src, int32_t *sum,
+                     uint8_t *dst) {
+    const int32_t *w = t->fixed + (size_t)i * (size_t)t->width;
+    for (size_t x = 0; x < n; x++) sum[x] = 1 << (FRACTION_BITS - 1);
+    for (int k = 0; k < t->count[i]; k++) {
+        const uint8_t *in = src + (size_t)(t->first[i] + k) * n;
+        for (size_t x = 0; x < n; x++) sum[x] += in[x] * w[k];
+    }
+    for (size_t x = 0; x < n; x++) dst[x] = clip_8(sum[x]);
+}
+
+static void row_across_16(const taps *t, const uint16_t *src, uint16_t *dst) {
+    for (int i = 0; i < t->n; i++) {
+        const double *w = t->weight + (size_t)i * (size_t)t->width;
+        double sum = 0;
+        for (int k = 0; k < t->count[i]; k++) sum += src[t->first[i] + k] * w[k];
+        dst[i] = clip_16(sum);
+    }
+}
+
+static void row_down_16(const taps *t, int i, size_t n, const uint16_t *src, double *sum,
+                        uint16_t *dst) {
+    const double *w = t->weight + (size_t)i * (size_t)t->width;
+    for (size_t x = 0; x < n; x++) sum[x] = 0;
+    for (int k = 0; k < t->count[i]; k++) {
+        const uint16_t *in = src + (size_t)(t->first[i] + k) * n;
+        for (size_t x = 0; x < n; x++) sum[x] += in[x] * w[k];
+    }
+    for (size_t x = 0; x < n; x++) dst[x] = clip_16(sum[x]);
+}
+
+static ty_status check_time(const resize_plan *p, int y, ty_err *err) {
+    if (y % 16 || ty_now_us() <= p->deadline_us) return TY_OK;
+    return ty_fail(err, TY_ELIMIT, "resize: %d x %d took longer than the limit; send a smaller one",
+                   p->src_w, p->src_h);
+}
+
+/* What both passes and both depths share.  size: bytes of a value. */
+typedef struct {
+    const resize_plan *plan;
+    int bands, size;
+} job;
+
+/* mid [src_h, win_w]: every source row filtered along the row, or cut when its width stays. */
+static ty_status pass_across(const job *j, const uint8_t *src, uint8_t *mid, ty_err *err) {
+    const resize_plan *p = j->plan;
+    size_t pixel = (size_t)j->bands * (size_t)j->size;
+    size_t in = (size_t)p->src_w * pixel, out = (size_t)p->win_w * pixel;
+    taps t = {0};
+    ty_status st = TY_OK;
+    if (p->src_w != p->out_w)
+        st = taps_init(&t, p->src_w, p->out_w, p->win_x, p->win_w, j->size == 1, err);
+    for (int y = 0; y < p->src_h && st == TY_OK; y++, src += in, mid += out) {
+        st = check_time(p, y, err);
+        if (st != TY_OK) break;
+        if (p->src_w == p->out_w)
+            memcpy(mid, src + (size_t)p->win_x * pixel, out);
+        else if (j->size == 1)
+            row_across(&t, j->bands, src, mid);
+        else
+            row_across_16(&t, (const uint16_t *)(const void *)src, (uint16_t *)(void *)mid);
+    }
+    taps_clear(&t);
+    return st;
+}
+
+/* mid [src_h, win_w] -> dst [win_h, win_w]. */
+static ty_status pass_down(const job *j, const uint8_t *mid, uint8_t *dst, ty_err *err) {
+    const resize_plan *p = j->plan;
+    size_t n = (size_t)p->win_w * (size_t)j->bands, row = n * (size_t)j->size;
+    if (p->src_h == p->out_h) {
+        memcpy(dst, mid + (size_t)p->win_y * row, row * (size_t)p->win_h);
+        return TY_OK;
+    }
+    taps t = {0};
+    void *sum = malloc(n * (j->size == 1 ? sizeof(int32_t) : sizeof(double)));
+    ty_status st = sum ? TY_OK : ty_fail(err, TY_ENOMEM, "resize: no memory for a row");
+    if (st == TY_OK) st = taps_init(&t, p->src_h, p->out_h, p->win_y, p->win_h, j->size == 1, err);
+    for (int y = 0; y < p->win_h && st == TY_OK; y++, dst += row) {
+        st = check_time(p, y, err);
+        if (st != TY_OK) break;
+        if (j->size == 1)
+            row_down(&t, y, n, mid, sum, dst);
+        else
+            row_down_16(&t, y, n, (const uint16_t *)(const void *)mid, sum,
+                        (uint16_t *)(void *)dst);
+    }
+    taps_clear(&t);
+    free(sum);
+    return st;
+}
+
+static ty_status bicubic(const job *j, const uint8_t *src, uint8_t *dst, ty_err *err) {
+    const resize_plan *p = j->plan;
+    if (p->win_w > p->max_pixels / p->src_h)
+        return ty_fail(err, TY_ELIMIT,
+                       "resize: %d x %d to %d x %d needs more than the limit of %lld pixels on the "
+                       "way; send a less extreme one",
+                       p->src_w, p->src_h, p->out_w, p->out_h, (long long)p->max_pixels);
+    uint8_t *mid = malloc((size_t)p->win_w * (size_t)p->src_h * (size_t)(j->bands * j->size));
+    if (!mid) return ty_fail(err, TY_ENOMEM, "resize: no memory between the passes");
+    ty_status st = pass_across(j, src, mid, err);
+    if (st == TY_OK) st = pass_down(j, mid, dst, err);
+    free(mid);
+    return st;
+}
+
+resize_plan resize_plan_whole(int src_w, int src_h, int out_w, int out_h, int64_t max_pixels,
+                              int64_t deadline_us) {
+    return (resize_plan){src_w, src_h, out_w, out_h, 0, 0, out_w, out_h, max_pixels, deadline_us};
+}
+
+ty_status resize_bicubic(const resize_plan *p, int bands, const uint8_t *src, uint8_t *dst,
+                         ty_err *err) {
+    return bicubic(&(job){p, bands, 1}, src, dst, err);
+}
+
+ty_status resize_bicubic_16(const resize_plan *p, const uint16_t *src, uint16_t *dst, ty_err *err) {
+    return bicubic(&(job){p, 1, 2}, (const uint8_t *)src, (uint8_t *)dst, err);
+}
+
+/* The source index under the middle of output i, the steps added up as Pillow does (the sum's
+ * rounding decides ties). */
+static ty_status nearest_index(int in_size, int out_size, int **index, ty_err *err) {
+    int *at = *index = malloc((size_t)out_size * sizeof *at);
+    if (!at) return ty_fail(err, TY_ENOMEM, "resize: no memory for %d outputs", out_size);
+    double step = (double)in_size / out_size, x = step * 0.5;
+    for (int i = 0; i < out_size; i++, x += step) at[i] = x < in_size ? (int)x : in_size - 1;
+    return TY_OK;
+}
+
+ty_status resize_nearest(const resize_plan *p, int bytes, const uint8_t *src, uint8_t *dst,
+                         ty_err *err) {
+    int *xs = NULL, *ys = NULL;
+    ty_status st = nearest_index(p->src_w, p->out_w, &xs, err);
+    if (st == TY_OK) st = nearest_index(p->src_h, p->out_h, &ys, err);
+    for (int y = 0; y < p->out_h && st == TY_OK; y++) {
+        const uint8_t *row = src + (size_t)ys[y] * (size_t)p->src_w * (size_t)bytes;
+        for (int x = 0; x < p->out_w; x++, dst += bytes)
+            memcpy(dst, row + (size_t)xs[x] * (size_t)bytes, (size_t)bytes);
+    }
+    free(xs);
+    free(ys);
+    return st;
+}
