@@ -1,0 +1,384 @@
+/*
+ * abstractor.c - see abstractor.h.  Learned queries gather a picture's patch features:
+ *
+ *     x = query_tokens                              e = the ViT's features, the same for each layer
+ *     each layer:
+ *       xn = norm1(x), en = normk(e)
+ *       ctx = attention(query(xn), key([xn ; en]), value([xn ; en]))        queries first
+ *       y = xn + out_proj(ctx)                      the residual starts from the NORMED queries
+ *       x = y + w2(ffn_ln(silu(w1 z) * w3 z)), z = norm2(y)
+ *     visual tokens = [visual_fc(x) ; vit_eos]
+ *
+ * norm1, normk and norm2 were made without an eps in the reference, so theirs is PyTorch's 1e-5; ffn_ln
+ * takes the configuration's.  key and value are one fused layer, w1 and w3 another.
+ *
+ * Source: the reference notes, section 3.  Golden: abs_layerK, visual_tokens.
+ */
+#include "services/abstractor/abstractor.h"
+
+#include "common/math/nn.h"
+#include "common/model/meta.h"
+#include "common/model/weights.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const float NORM_EPS = 1e-5f;
+
+typedef struct {
+    float *weight, *bias;
+} norm;
+
+typedef struct {
+    norm norm1, normk, norm2, ffn_ln;
+    ty_linear *query, *key_value, *out_proj, *w13, *w2;
+} layer;
+
+struct abstractor {
+    int n_query, width, n_layer, n_head, d_head, d_ff, width_out;
+    float eps; /* of ffn_ln */
+    ty_pool *pool;
+    float *query_tokens, *eos; /* [Q, C], [D] */
+    ty_linear *visual_fc;
+    layer *layers;
+    float *scratch;
+    size_t scratch_floats;
+    char id[TY_MODEL_ID_SIZE];
+};
+
+int abstractor_width_in(const abstractor *a) {
+    return a->width;
+}
+int abstractor_n_out(const abstractor *a) {
+    return a->n_query + 1;
+}
+int abstractor_width_out(const abstractor *a) {
+    return a->width_out;
+}
+const char *abstractor_model_id(const abstractor *a) {
+    return a->id;
+}
+
+double abstractor_flops(const abstractor *a, int n_token) {
+    double q = a->n_query, c = a->width, f = a->d_ff, kv = q + n_token;
+    double linear = 2 * c * (q * c + kv * 2 * c + q * c + 3 * q * f), attention = 4 * q * kv * c;
+    return a->n_layer * (linear + attention) + 2 * q * c * a->width_out;
+}
+
+/* ---- the model file ---- */
+
+static ty_status check_sizes(const abstractor *a, int encoder, const ty_gguf *g, ty_err *err) {
+    if (encoder != a->width)
+        return ty_fail(err, TY_EFORMAT,
+                       "%s: abstractor.encoder_length %d must equal abstractor.embedding_length "
+                       "%d: queries and features are concatenated",
+                       ty_gguf_path(g), encoder, a->width);
+    if (a->width % a->n_head)
+        return ty_fail(err, TY_EFORMAT,
+                       "%s: abstractor.embedding_length %d is not a multiple of "
+                       "abstractor.attention.head_count %d",
+                       ty_gguf_path(g), a->width, a->n_head);
+    return TY_OK;
+}
+
+static ty_status read_sizes(abstractor *a, const ty_gguf *g, ty_err *err) {
+    enum { WIDTH_MAX = 1 << 16 };
+    const struct {
+        const char *key;
+        int max, *out;
+    } sizes[] = {{"abstractor.query_count", 1 << 14, &a->n_query},
+                 {"abstractor.embedding_length", WIDTH_MAX, &a->width},
+                 {"abstractor.block_count", 1024, &a->n_layer},
+                 {"abstractor.attention.head_count", WIDTH_MAX, &a->n_head},
+                 {"abstractor.feed_forward_length", 1 << 20, &a->d_ff},
+                 {"abstractor.output_length", WIDTH_MAX, &a->width_out}};
+    int encoder = 0;
+    ty_status st = ty_meta_architecture(g, "mplug_owl_abstractor", "abstractor", err);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && st == TY_OK; i++)
+        st = ty_meta_size(g, sizes[i].key, sizes[i].max, sizes[i].out, err);
+    if (st == TY_OK) st = ty_meta_size(g, "abstractor.encoder_length", WIDTH_MAX, &encoder, err);
+    if (st == TY_OK) st = ty_meta_positive(g, "abstractor.layer_norm_epsilon", &a->eps, err);
+    if (st == TY_OK) st = check_sizes(a, encoder, g, err);
+    if (st == TY_OK) a->d_head = a->width / a->n_head;
+    return st;
+}
+
+enum { NAME_SIZE = 160 };
+
+static const char *in_layer(char *buf, int i, const char *name) {
+    snprintf(buf, NAME_SIZE, "encoder.layers.%d.crossattention.%s", i, name);
+    return buf;
+}
+
+static ty_status load_norm(const ty_weights *w, int i, const char *name, int64_t n, norm *out,
+                           ty_err *err) {
+    char buf[NAME_SIZE];
+    return ty_weights_norm(w, in_layer(buf, i, name), n, &out->weight, &out->bias, err);
+}
+
+/* One layer of the tensors a and b (NULL: a alone), each [out, in]. */
+static ty_status load_linear(const ty_weights *w, int i, const char *a, const char *b, int64_t out,
+                             int64_t in, ty_linear **l, ty_err *err) {
+    char buf[2][NAME_SIZE];
+    const char *names[2] = {in_layer(buf[0], i, a), b ? in_layer(buf[1], i, b) : NULL};
+    return ty_weights_linear(w, b ? 2 : 1, names, (const int64_t[]){out, out}, in, l, err);
+}
+
+static ty_status load_layer(abstractor *a, const ty_weights *w, int i, ty_err *err) {
+    layer *l = &a->layers[i];
+    int64_t c = a->width, f = a->d_ff;
+    ty_status st = load_norm(w, i, "norm1", c, &l->norm1, err);
+    if (st == TY_OK) st = load_norm(w, i, "normk", c, &l->normk, err);
+    if (st == TY_OK) st = load_norm(w, i, "output.norm2", c, &l->norm2, err);
+    if (st == TY_OK) st = load_norm(w, i, "output.mlp.ffn_ln", f, &l->ffn_ln, err);
+    if (st == TY_OK) st = load_linear(w, i, "attention.query", NULL, c, c, &l->query, err);
+    if (st == TY_OK)
+        st = load_linear(w, i, "attention.key", "attention.value", c, c, &l->key_value, err);
+    if (st == TY_OK) st = load_linear(w, i, "output.out_proj", NULL, c, c, &l->out_proj, err);
+    if (st == TY_OK) st = load_linear(w, i, "output.mlp.w1", "output.mlp.w3", f, c, &l->w13, err);
+    if (st == TY_OK) st = load_linear(w, i, "output.mlp.w2", NULL, c, f, &l->w2, err);
+    return st;
+}
+
+static ty_status load_ends(abstractor *a, const ty_weights *w, ty_err *err) {
+    const int64_t queries[] = {1, a->n_query, a->width}, eos[] = {1, 1, a->width_out};
+    const char *fc = "visual_fc";
+    const int64_t out = a->width_out;
+    ty_status st = ty_weights_floats(w, "query_tokens", 3, queries, &a->query_tokens, err);
+    if (st == TY_OK) st = ty_weights_floats(w, "vit_eos", 3, eos, &a->eos, err);
+    if (st == TY_OK) st = ty_weights_linear(w, 1, &fc, &out, a->width, &a->visual_fc, err);
+    return st;
+}
+
+static ty_status load(abstractor *a, const ty_gguf *g, const ty_run_options *opt, ty_err *err) {
+    const ty_weights w = {g, opt->compute, opt->pool};
+    ty_status st = read_sizes(a, g, err);
+    if (st != TY_OK) return st;
+    ty_gguf_identity(g, a->id);
+    a->layers = calloc((size_t)a->n_layer, sizeof *a->layers);
+    if (!a->layers)
+        return ty_fail(err, TY_ENOMEM, "abstractor: no memory for %d layers", a->n_layer);
+    st = load_ends(a, &w, err);
+    for (int i = 0; i < a->n_layer && st == TY_OK; i++) st = load_layer(a, &w, i, err);
+    return st;
+}
+
+ty_status abstractor_create(abstractor **out, const char *model_path, const ty_run_options *opt,
+                            ty_err *err) {
+    *out = NULL;
+    ty_gguf *g = NULL;
+    abstractor *a = calloc(1, sizeof *a);
+    if (!a) return ty_fail(err, TY_ENOMEM, "abstractor: no memory");
+    a->pool = opt->pool;
+    ty_status st = ty_gguf_open(&g, model_path, err);
+    if (st == TY_OK) st = load(a, g, opt, err);
+    ty_gguf_close(&g);
+    if (st != TY_OK) {
+        abstractor_destroy(&a);
+        return st;
+    }
+    *out = a;
+    return TY_OK;
+}
+
+static void norm_clear(norm *n) {
+    free(n->weight);
+    free(n->bias);
+}
+
+static void layer_clear(layer *l) {
+    norm_clear(&l->norm1);
+    norm_clear(&l->normk);
+    norm_clear(&l->norm2);
+    norm_clear(&l->ffn_ln);
+    ty_linear_destroy(&l->query);
+    ty_linear_destroy(&l->key_value);
+    ty_linear_destroy(&l->out_proj);
+    ty_linear_destroy(&l->w13);
+    ty_linear_destroy(&l->w2);
+}
+
+void abstractor_destroy(abstractor **out) {
+    abstractor *a = *out;
+    if (!a) return;
+    for (int i = 0; a->layers && i < a->n_layer; i++) layer_clear(&a->layers[i]);
+    free(a->layers);
+    free(a->query_tokens);
+    free(a->eos);
+    ty_linear_destroy(&a->visual_fc);
+    free(a->scratch);
+    free(a);
+    *out = NULL;
+}
+
+/* ---- one call ---- */
+
+/* What a call works in.  A picture's keys and values are n_kv = Q + n_token rows. */
+typedef struct {
+    const abstractor *a;
+    const float *features; /* [n, n_token, C] */
+    int n, n_token, n_kv;
+    int rows;       /* n x Q */
+    float *x;       /* [rows, C] the queries */
+    float *normed;  /* [rows, C] norm1(x), then y; the residual */
+    float *query;   /* [rows, C] q, then norm2(y) */
+    float *add;     /* [rows, C] the attention's context; what is added to the residual */
+    float *kv_in;   /* [n, n_kv, C] the normed queries, then the normed features */
+    float *kv;      /* [n, n_kv, 2C] keys, values */
+    float *mlp;     /* [rows, 2F] */
+    float *mlp_mid; /* [rows, F] */
+    float *out;     /* [rows, D] */
+} frame;
+
+static ty_status frame_init(frame *fr, abstractor *a, const float *features, int n, int n_token,
+                            ty_err *err) {
+    size_t c = (size_t)a->width, f = (size_t)a->d_ff, rows = (size_t)n * (size_t)a->n_query;
+    size_t kv_rows = (size_t)n * (size_t)(a->n_query + n_token);
+    size_t floats = 4 * rows * c + 3 * kv_rows * c + 3 * rows * f + rows * (size_t)a->width_out;
+    if (floats > a->scratch_floats) {
+        float *bigger = malloc(floats * sizeof *bigger);
+        if (!bigger)
+            return ty_fail(err, TY_ENOMEM, "abstractor: no memory for %d pictures (%zu bytes)", n,
+                           floats * sizeof *bigger);
+        free(a->scratch);
+        a->scratch = bigger;
+        a->scratch_floats = floats;
+    }
+    *fr = (frame){.a = a,
+                  .features = features,
+                  .n = n,
+                  .n_token = n_token,
+                  .n_kv = a->n_query + n_token,
+                  .rows = (int)rows};
+    float *next = a->scratch;
+    fr->x = next;
+    fr->normed = next += rows * c;
+    fr->query = next += rows * c;
+    fr->add = next += rows * c;
+    fr->kv_in = next += rows * c;
+    fr->kv = next += kv_rows * c;
+    fr->mlp = next += 2 * kv_rows * c;
+    fr->mlp_mid = next += 2 * rows * f;
+    fr->out = next + rows * f;
+    return TY_OK;
+}
+
+static ty_status apply(const frame *fr, const ty_linear *l, const float *x, int rows, float *y,
+                       ty_err *err) {
+    ty_status st = ty_linear_apply(l, fr->a->pool, x, ty_linear_in(l), rows, y, ty_linear_out(l));
+    if (st == TY_OK) return TY_OK;
+    return ty_fail(err, st, "abstractor: no memory for %d pictures", fr->n);
+}
+
+/* kv_in of every picture: its normed queries first, then its normed features. */
+static void gather_kv(const frame *fr, const layer *l) {
+    const abstractor *a = fr->a;
+    size_t c = (size_t)a->width, q = (size_t)a->n_query * c, e = (size_t)fr->n_token * c;
+    for (int b = 0; b < fr->n; b++) {
+        float *row = fr->kv_in + (size_t)b * (q + e);
+        memcpy(row, fr->normed + (size_t)b * q, q * sizeof *row);
+        ty_layernorm(a->pool, fr->features + (size_t)b * e, fr->n_token, a->width, l->normk.weight,
+                     l->normk.bias, NORM_EPS, row + q);
+    }
+}
+
+static ty_attention attention_of(const frame *fr) {
+    const abstractor *a = fr->a;
+    int64_t c = a->width, d = a->d_head;
+    return (ty_attention){.q = fr->query,
+                          .k = fr->kv,
+                          .v = fr->kv + c,
+                          .ldq = c,
+                          .ldk = 2 * c,
+                          .ldv = 2 * c,
+                          .hdq = d,
+                          .hdk = d,
+                          .hdv = d,
+                          .n_batch = fr->n,
+                          .n_q = a->n_query,
+                          .n_kv = fr->n_kv,
+                          .n_head = a->n_head,
+                          .d = a->d_head,
+                          .scale = 1.0f / sqrtf((float)a->d_head),
+                          .ctx = fr->add,
+                          .ldo = c};
+}
+
+/* normed = norm1(x) + out_proj(attention): y of the note on top. */
+static ty_status attend(const frame *fr, const layer *l, ty_err *err) {
+    const abstractor *a = fr->a;
+    ty_layernorm(a->pool, fr->x, fr->rows, a->width, l->norm1.weight, l->norm1.bias, NORM_EPS,
+                 fr->normed);
+    gather_kv(fr, l);
+    ty_status st = apply(fr, l->query, fr->normed, fr->rows, fr->query, err);
+    if (st == TY_OK) st = apply(fr, l->key_value, fr->kv_in, fr->n * fr->n_kv, fr->kv, err);
+    if (st != TY_OK) return st;
+    ty_attention at = attention_of(fr);
+    st = ty_attention_full(a->pool, &at, err);
+    if (st == TY_OK) st = apply(fr, l->out_proj, fr->add, fr->rows, fr->query, err);
+    if (st == TY_OK) ty_add(a->pool, fr->normed, fr->query, (int64_t)fr->rows * a->width);
+    return st;
+}
+
+/* x = normed + mlp(norm2(normed)). */
+static ty_status feed_forward(const frame *fr, const layer *l, ty_err *err) {
+    const abstractor *a = fr->a;
+    int64_t f = a->d_ff;
+    ty_layernorm(a->pool, fr->normed, fr->rows, a->width, l->norm2.weight, l->norm2.bias, NORM_EPS,
+                 fr->query);
+    ty_status st = apply(fr, l->w13, fr->query, fr->rows, fr->mlp, err);
+    if (st != TY_OK) return st;
+    ty_silu_mul(a->pool, fr->mlp, fr->mlp + f, fr->rows, f, 2 * f, fr->mlp_mid, f);
+    ty_layernorm(a->pool, fr->mlp_mid, fr->rows, f, l->ffn_ln.weight, l->ffn_ln.bias, a->eps,
+                 fr->mlp_mid);
+    st = apply(fr, l->w2, fr->mlp_mid, fr->rows, fr->x, err);
+    if (st == TY_OK) ty_add(a->pool, fr->x, fr->normed, (int64_t)fr->rows * a->width);
+    return st;
+}
+
+/* visual_fc of all queries in one go, then each picture's rows with the end row behind them. */
+static ty_status project(const frame *fr, float *tokens, ty_err *err) {
+    const abstractor *a = fr->a;
+    size_t d = (size_t)a->width_out, q = (size_t)a->n_query * d;
+    ty_status st = apply(fr, a->visual_fc, fr->x, fr->rows, fr->out, err);
+    for (int b = 0; b < fr->n && st == TY_OK; b++, tokens += q + d) {
+        memcpy(tokens, fr->out + (size_t)b * q, q * sizeof(float));
+        memcpy(tokens + q, a->eos, d * sizeof(float));
+    }
+    return st;
+}
+
+/* [n, Q, C]; [Q, C] for one picture, as the goldens store it. */
+static void dump_queries(const frame *fr, const ty_dump *dump, int i) {
+    char name[32];
+    snprintf(name, sizeof name, "abs_layer%d", i);
+    const int64_t shape[] = {fr->n, fr->a->n_query, fr->a->width};
+    int one = fr->n == 1;
+    ty_dump_put(dump, name, one ? 2 : 3, shape + one, fr->x);
+}
+
+static ty_status run(const frame *fr, float *tokens, const ty_dump *dump, ty_err *err) {
+    const abstractor *a = fr->a;
+    size_t q = (size_t)a->n_query * (size_t)a->width;
+    ty_status st = TY_OK;
+    for (int b = 0; b < fr->n; b++)
+        memcpy(fr->x + (size_t)b * q, a->query_tokens, q * sizeof(float));
+    for (int i = 0; i < a->n_layer && st == TY_OK; i++) {
+        st = attend(fr, &a->layers[i], err);
+        if (st == TY_OK) st = feed_forward(fr, &a->layers[i], err);
+        if (st == TY_OK) dump_queries(fr, dump, i);
+    }
+    return st == TY_OK ? project(fr, tokens, err) : st;
+}
+
+ty_status abstractor_run(abstractor *a, const float *features, int n, int n_token, float *tokens,
+                         const ty_dump *dump, ty_err *err) {
+    frame fr = {0};
+    if (n < 1 || n_token < 1 || n > INT32_MAX / (a->n_query + n_token))
+        return ty_fail(err, TY_EINVAL, "abstractor: %d pictures of %d tokens in one batch", n,
+                       n_token);
+    ty_status st = frame_init(&fr, a, features, n, n_token, err);
+    return st == TY_OK ? run(&fr, tokens, dump, err) : st;
+}
