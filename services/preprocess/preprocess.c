@@ -284,21 +284,45 @@ static ty_status fit(const job *j, preprocess_mode mode, image *im, ty_err *err)
 
 /* ---- one picture ---- */
 
-static ty_status run(preprocess *p, const uint8_t *bytes, size_t n_bytes, int mode, int size,
-                     image *im, ty_err *err) {
+static ty_status decode(preprocess *p, const uint8_t *bytes, size_t n_bytes, job *j, image *im,
+                        ty_err *err) {
     memset(im, 0, sizeof *im);
-    if (size < 0 || size > PREPROCESS_SIZE_MAX || mode >= N_MODES)
-        return ty_fail(err, TY_EINVAL, "preprocess: size %d or mode %d is out of range", size,
-                       mode);
+    *j = (job){p, p->size, ty_now_us() + (int64_t)p->limits.max_ms * 1000};
     if (n_bytes > p->limits.max_bytes)
         return ty_fail(err, TY_ELIMIT,
                        "the picture's file has %zu bytes, the limit is %zu; send a smaller one",
                        n_bytes, p->limits.max_bytes);
-    job j = {p, size ? size : p->size, ty_now_us() + (int64_t)p->limits.max_ms * 1000};
-    image_limits limits = {p->limits.max_pixels, j.deadline_us};
-    ty_status st = image_decode(bytes, n_bytes, &limits, im, err);
+    image_limits limits = {p->limits.max_pixels, j->deadline_us};
+    return image_decode(bytes, n_bytes, &limits, im, err);
+}
+
+static ty_status run(preprocess *p, const uint8_t *bytes, size_t n_bytes, int mode, int size,
+                     image *im, ty_err *err) {
+    job j;
+    if (size < 0 || size > PREPROCESS_SIZE_MAX || mode >= N_MODES)
+        return ty_fail(err, TY_EINVAL, "preprocess: size %d or mode %d is out of range", size,
+                       mode);
+    ty_status st = decode(p, bytes, n_bytes, &j, im, err);
+    if (size) j.size = size;
     if (st == TY_OK) st = fit(&j, mode < 0 ? p->mode : (preprocess_mode)mode, im, err);
     if (st != TY_OK) image_clear(im);
+    return st;
+}
+
+ty_status preprocess_decode(preprocess *p, const uint8_t *bytes, size_t n_bytes, uint8_t **rgb,
+                            int *w, int *h, ty_err *err) {
+    job j;
+    image im;
+    *rgb = NULL;
+    ty_status st = decode(p, bytes, n_bytes, &j, &im, err);
+    if (st == TY_OK) st = to_rgb(&j, &im, err);
+    if (st == TY_OK) {
+        *rgb = im.data;
+        *w = im.w;
+        *h = im.h;
+        return TY_OK;
+    }
+    image_clear(&im);
     return st;
 }
 

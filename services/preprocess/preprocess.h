@@ -47,5 +47,8 @@ ty_status preprocess_run(preprocess *p, const uint8_t *bytes, size_t n_bytes, in
 /* The same before rescaling and normalisation: rgb [S, S, 3]. */
 ty_status preprocess_rgb(preprocess *p, const uint8_t *bytes, size_t n_bytes, int mode, int size,
                          uint8_t *rgb, ty_err *err);
+/* The decoded picture alone: *rgb [h, w, 3] (free() it), as Pillow's convert("RGB"). */
+ty_status preprocess_decode(preprocess *p, const uint8_t *bytes, size_t n_bytes, uint8_t **rgb,
+                            int *w, int *h, ty_err *err);
 
 #endif
