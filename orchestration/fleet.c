@@ -28,17 +28,17 @@ ty_status fleet_parse_listen(fleet *f, const char *listen, ty_err *err) {
     return TY_OK;
 }
 
-static ty_status find_bin_dir(fleet *f, ty_err *err) {
+ty_status fleet_bin_dir(char out[STATE_PATH], ty_err *err) {
     char exe[STATE_PATH];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
     if (n <= 0) return ty_fail(err, TY_EIO, "/proc/self/exe: %s", strerror(errno));
     exe[n] = '\0';
-    snprintf(f->bin_dir, sizeof(f->bin_dir), "%s", dirname(exe));
+    snprintf(out, STATE_PATH, "%s", dirname(exe));
     return TY_OK;
 }
 
 ty_status fleet_load(fleet *f, ty_err *err) {
-    ty_status st = find_bin_dir(f, err);
+    ty_status st = fleet_bin_dir(f->bin_dir, err);
     if (st != TY_OK) return st;
     f->pipeline = calloc((size_t)f->n_pipeline, sizeof(*f->pipeline));
     if (!f->pipeline) return ty_fail(err, TY_ENOMEM, "out of memory for the pipelines");

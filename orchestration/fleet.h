@@ -26,6 +26,8 @@ typedef struct {
     char workers_endpoint[STATE_ENDPOINT], gateways_endpoint[STATE_ENDPOINT];
 } fleet;
 
+/* The directory that this program lies in, with its siblings. */
+ty_status fleet_bin_dir(char out[STATE_PATH], ty_err *err);
 /* "HOST:PORT" or "[HOST]:PORT".  Fails: TY_EINVAL. */
 ty_status fleet_parse_listen(fleet *f, const char *listen, ty_err *err);
 /* Loads the pipelines (names must differ) and finds the programs beside our own.  fleet_clear it. */
