@@ -312,7 +312,7 @@ static void commands_read_every_container_alike(void **state) {
         json_object_foreach(json_object_get(models[i].golden, "formats"), sub, info) {
             if (strcmp(sub, ".") == 0) continue;
             model m = models[i];
-            snprintf(m.pipe, sizeof(m.pipe), "%s/pipe-%s", models[i].out, sub);
+            snprintf(m.pipe, sizeof(m.pipe), "%s", test_path("%s/pipe-%s", m.out, sub));
             import(test_path("%s/%s", m.dir, sub), m.pipe);
             if (strcmp(json_string_value(json_object_get(info, "dtype")), "torch.float32") == 0)
                 vision_is_the_reference_s(&m);
@@ -329,7 +329,7 @@ static int open_models(void **state) {
         model *m = &models[n_model++];
         snprintf(m->dir, sizeof(m->dir), "%s", dir);
         snprintf(m->out, sizeof(m->out), "%s", test_temp_dir());
-        snprintf(m->pipe, sizeof(m->pipe), "%s/pipe", m->out);
+        snprintf(m->pipe, sizeof(m->pipe), "%s", test_path("%s/pipe", m->out));
         m->golden = json_load_file(test_path("%s/golden.json", dir), 0, NULL);
         assert_non_null(m->golden);
         m->tensors = open_tensors(test_path("%s/golden.safetensors", dir));
