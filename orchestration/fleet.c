@@ -190,7 +190,10 @@ static ty_status add_run_options(const fleet *f, ty_stage_kind k, supervisor_chi
     if (k == TY_STAGE_DECODER) {
         if (st == TY_OK) st = add_option(c, "--kv", f->kv, err);
         if (st == TY_OK) st = add_option(c, "--context", f->context, err);
-        if (st == TY_OK) st = add_option(c, "--max-rows", f->max_rows, err);
+        if (st == TY_OK) st = add_option(c, "--kv-mib", f->kv_mib, err);
+        if (st == TY_OK) st = add_option(c, "--batch", f->max_rows, err);
+    } else if (st == TY_OK) {
+        st = add_option(c, "--batch", f->batch, err);
     }
     return st;
 }

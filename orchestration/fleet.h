@@ -19,8 +19,8 @@ typedef struct {
     char host[256]; /* gateway i listens on host, port + i */
     int port;
     const char *transport; /* "ipc" | "tcp" */
-    const char *threads, *compute, *kv, *context,
-        *max_rows; /* as given, NULL = the program's default */
+    /* as given, NULL = the program's default */
+    const char *threads, *compute, *kv, *context, *kv_mib, *batch, *max_rows;
     const char *api_key_file, *log_level;
     char bin_dir[STATE_PATH]; /* where the programs are */
     char workers_endpoint[STATE_ENDPOINT], gateways_endpoint[STATE_ENDPOINT];

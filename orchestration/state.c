@@ -151,6 +151,14 @@ void state_release(state_dir *s) {
     s->lock_fd = -1;
 }
 
+void state_remove(const char *dir) {
+    char log[STATE_PATH];
+    if (!state_path(dir, "log", log)) return;
+    remove_files(log);
+    (void)rmdir(log);
+    (void)rmdir(dir);
+}
+
 ty_status state_owner(const char *dir, pid_t *pid, ty_err *err) {
     char path[STATE_PATH];
     if (!state_path(dir, "lock", path)) return ty_fail(err, TY_EINVAL, "%s: path too long", dir);

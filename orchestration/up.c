@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,10 +22,11 @@ enum { PROBE_TIMEOUT_MS = 1000 };
 
 typedef struct {
     ty_option_list pipeline;
-    const char *listen, *state, *transport, *threads, *compute, *kv, *context, *max_rows;
+    const char *listen, *state, *transport, *threads, *compute, *kv, *context, *kv_mib, *batch,
+        *max_rows;
     const char *api_key_file, *log_level, *on_ready;
     int workers[TY_STAGE_COUNT], gateways, brokers, start_timeout, stop_timeout;
-    bool detach;
+    bool detach, temporary;
 } up_options;
 
 typedef struct {
@@ -144,20 +146,30 @@ static void take_options(fleet *f, const up_options *o) {
     f->compute = o->compute;
     f->kv = o->kv;
     f->context = o->context;
+    f->kv_mib = o->kv_mib;
+    f->batch = o->batch;
     f->max_rows = o->max_rows;
     f->api_key_file = o->api_key_file;
     f->log_level = o->log_level;
 }
 
+static ty_status choose_state(const up_options *o, char dir[STATE_PATH], ty_err *err) {
+    if (!o->temporary) return state_resolve(o->state, dir, err);
+    snprintf(dir, STATE_PATH, "/tmp/tyto-XXXXXX");
+    return mkdtemp(dir) ? TY_OK : ty_fail(err, TY_EIO, "mkdtemp %s: %s", dir, strerror(errno));
+}
+
 static ty_status run_service(up *u, ty_err *err) {
-    char dir[STATE_PATH];
+    char dir[STATE_PATH] = "";
     ty_status st = fleet_load(&u->f, err);
-    if (st == TY_OK) st = state_resolve(u->opt->state, dir, err);
+    if (st == TY_OK) st = choose_state(u->opt, dir, err);
     if (st == TY_OK) st = state_acquire(&u->state, dir, err);
     if (st == TY_OK) st = fleet_check_ports(&u->f, err);
     if (st == TY_OK) st = fleet_choose_endpoints(&u->f, u->state.run, err);
     if (st == TY_OK) st = supervise(u, err);
     state_release(&u->state);
+    /* after a failure the logs stay: its message names them */
+    if (st == TY_OK && u->opt->temporary) state_remove(dir);
     fleet_clear(&u->f);
     return st;
 }
@@ -219,7 +231,10 @@ static const ty_option table[] = {
     TY_OPT_STR("compute", NULL, opt.compute, NULL, "f32|bf16|int8", "arithmetic of the stages"),
     TY_OPT_STR("kv", NULL, opt.kv, NULL, "f32|f16", "the decoder's KV cache"),
     TY_OPT_STR("context", NULL, opt.context, NULL, "N", "positions of a conversation"),
-    TY_OPT_STR("max-rows", NULL, opt.max_rows, NULL, "N", "the decoder's largest batch"),
+    TY_OPT_STR("kv-mib", NULL, opt.kv_mib, NULL, "N", "memory of each decoder's KV cache"),
+    TY_OPT_STR("batch", NULL, opt.batch, NULL, "N",
+               "most pictures that a vision stage takes at once"),
+    TY_OPT_STR("max-rows", NULL, opt.max_rows, NULL, "N", "most sequences in a decoder's batch"),
     TY_OPT_STR("api-key-file", "TYTO_API_KEY_FILE", opt.api_key_file, NULL, "FILE",
                "keys that clients must show, one a line"),
     TY_OPT_STR("log-level", "TYTO_LOG_LEVEL", opt.log_level, NULL, "debug|info|warn|error",
@@ -230,6 +245,8 @@ static const ty_option table[] = {
                "seconds that requests in flight get when it stops, for gateways and for stages"),
     TY_OPT_STR("on-ready", NULL, opt.on_ready, NULL, "COMMAND",
                "shell command run once when all is ready; its failure stops the service"),
+    TY_OPT_FLAG("temporary", NULL, opt.temporary,
+                "keep the state in a new directory under /tmp and remove it in the end, logs too"),
     TY_OPT_FLAG("detach", NULL, opt.detach, "serve in the background; return when all is ready"),
     TY_OPT_END};
 
@@ -252,6 +269,8 @@ int cmd_up(int argc, char **argv) {
     if (opt.pipeline.n > FLEET_PIPELINES_MAX) return usage_error("more than 16 pipelines");
     if (strcmp(opt.transport, "ipc") != 0 && strcmp(opt.transport, "tcp") != 0)
         return usage_error("--transport is ipc or tcp");
+    if (opt.temporary && opt.state)
+        return usage_error("--temporary and --state exclude each other");
     if (fleet_parse_listen(&u.f, opt.listen, &err) != TY_OK) return usage_error(err.text);
     take_options(&u.f, &opt);
     ty_log_init("tyto", TY_LOG_WARN);
