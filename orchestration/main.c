@@ -14,6 +14,8 @@ typedef struct {
 
 /* A command stands here as soon as its file is there. */
 static const command commands[] = {
+    {"doctor", cmd_doctor, "look at this machine: packages, CPU, memory, ports"},
+    {"up", cmd_up, "run the whole service: broker, stages, gateway"},
     {"down", cmd_down, "stop a running service"},
     {"status", cmd_status, "the processes of a running service"},
     {NULL, NULL, NULL},
