@@ -1,0 +1,88 @@
+/*
+ * gateway.h - the gateway process: HTTP on one side, brokers on the other, the requests in flight
+ * between them, all in one libevent loop and one thread.
+ *
+ * The API files (api.c, api_chat.c) work on this struct; what they may use is commented as theirs.
+ */
+#ifndef GATEWAY_H
+#define GATEWAY_H
+
+#include "services/gateway/ask.h"
+#include "services/gateway/auth.h"
+#include "services/gateway/broker_link.h"
+#include "services/gateway/gateway_metrics.h"
+#include "services/gateway/http.h"
+
+enum { GATEWAY_LINKS_MAX = 8 };
+
+typedef struct {
+    const char *name;      /* "gateway.0", stable over restarts */
+    const char *listen;    /* "127.0.0.1:8080", "[::1]:0" */
+    const char *port_file; /* NULL, or where the bound port is written */
+    const char *connect;   /* brokers' gateway endpoints, with commas between */
+    const char *const *pipelines;
+    int n_pipelines;
+    const char *api_key_file;
+    int timeout_s;      /* of a request */
+    int part_timeout_s; /* of one part, before it is sent again */
+    int max_sends;      /* of one part */
+    int max_body_mb;
+    int max_in_flight;
+    int drain_s;
+} gateway_options;
+
+typedef struct {
+    ty_pipeline info;
+    int64_t created; /* pipeline.json's time, for the API */
+    char fingerprint[24];
+    bool ready;
+    int64_t ready_us; /* when it was ready last; 0 = never */
+    char reason[400]; /* why it is not ready */
+} gateway_pipeline;
+
+typedef struct {
+    gateway_options opt;
+    struct event_base *base;
+    struct event *tick, *sigterm, *sigint;
+    void *zmq;
+    auth *auth;
+    http_server *http;
+    broker_link *link[GATEWAY_LINKS_MAX];
+    int n_link;
+    gateway_pipeline *pipeline;
+    int n_pipeline;
+    ask **ask; /* in flight, and finished ones until the next reaping */
+    int n_ask, cap_ask;
+    bool draining;
+    int64_t drain_until_us;
+    uint64_t incarnation, n_request;
+    gateway_metrics metrics;
+} gateway;
+
+/* Loads pipelines and keys, binds, connects.  Fails: as ty_pipeline_load, auth_create, http_server_create. */
+ty_status gateway_create(gateway **out, const gateway_options *opt, ty_err *err);
+/* Serves until SIGTERM or SIGINT, then drains. */
+ty_status gateway_run(gateway *g, ty_err *err);
+void gateway_destroy(gateway **g);
+
+/* For the API files. */
+
+gateway_pipeline *gateway_find(gateway *g, const char *model); /* NULL: unknown */
+/* May a request for it be sent?  Ready, or ready so lately that the broker still holds tasks for it. */
+bool gateway_accepts(const gateway *g, const gateway_pipeline *p);
+int gateway_in_flight(const gateway *g);
+/* Creates the request on the wire, and starts it: sink functions may run before it returns.  *out is
+ * borrowed: valid until the sink's on_done, on_fail, or ask_cancel.  Takes pictures and decode over, also
+ * on failure.  prefix: the HTTP request's id. */
+ty_status gateway_ask(gateway *g, ask **out, const gateway_pipeline *p, const char *prefix,
+                      const char *traceparent, ask_picture *pictures, int n_pictures,
+                      Tyto__DecodeTask *decode, const ask_sink *sink, ty_err *err);
+/* The sink's send and on_event, the same for all: ctx must begin with a `gateway *`. */
+ty_status gateway_send(void *ctx, int *link, ty_message **m, ty_err *err);
+void gateway_event(void *ctx, ask_event what, const char *stage);
+
+/* The API (api.c). */
+extern const http_route gateway_routes[];
+void api_chat(void *ctx, http_call *c); /* api_chat.c */
+
+#endif
