@@ -412,13 +412,18 @@ async function loadModels() {
   }
 }
 
+function whyNot(readyz) {
+  const waiting = (readyz.models || []).find((m) => !m.ready);
+  return "Not ready: " + (waiting?.reason || (readyz.draining ? "the gateway is stopping" : "the pipeline is starting"));
+}
+
 async function health() {
   const dot = $("health");
   try {
     const r = await fetch("/readyz");
     const answer = await r.json().catch(() => ({}));
     dot.className = "dot " + (r.ok ? "ok" : "bad");
-    dot.title = r.ok ? "The pipeline is ready" : answer.error?.message || "The pipeline is not ready";
+    dot.title = r.ok ? "The pipeline is ready" : whyNot(answer);
   } catch {
     dot.className = "dot bad";
     dot.title = "The gateway does not answer";
