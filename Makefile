@@ -32,6 +32,9 @@ KERNELS.x86_64 := avx2 avx512 avx512vnni
 ISA.kernel_avx2   := -mavx2 -mfma -mf16c
 ISA.kernel_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c
 ISA.kernel_avx512vnni := $(ISA.kernel_avx512) -mavx512vnni
+# These emulate 512-bit vectors inside one object file: how they are passed does not matter.
+ISA.test_kernel_avx512 := -Wno-psabi
+ISA.test_kernel_avx512vnni := -Wno-psabi
 
 ARCH_SRC := $(wildcard $(KERNELS.$(ARCH):%=common/math/arch/kernel_%.c))
 PROTO_C := $(patsubst proto/%.proto,$(GEN)/%.pb-c.c,$(wildcard proto/*.proto))

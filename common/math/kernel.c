@@ -43,7 +43,6 @@ static bool has_avx2(void) {
     return os_saves(0x6) && bit(c1, 28) && bit(c1, 12) && bit(c1, 29) && bit(cpuid(7, 0).b, 5);
 }
 
-#ifdef TY_HAVE_AVX512
 static bool has_avx512(void) {
     unsigned b = cpuid(7, 0).b;
     return has_avx2() && os_saves(0xe6) && bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31);
@@ -53,17 +52,14 @@ static bool has_avx512vnni(void) {
     return has_avx512() && bit(cpuid(7, 0).c, 11);
 }
 #endif
-#endif
 
 static const struct {
     const ty_kernels *table;
     bool (*runs)(void);
 } tables[] = {
 #if defined(__x86_64__)
-#ifdef TY_HAVE_AVX512
     {&ty_kernels_avx512vnni, has_avx512vnni},
     {&ty_kernels_avx512, has_avx512},
-#endif
     {&ty_kernels_avx2, has_avx2},
 #endif
     {&ty_kernels_ref, always},

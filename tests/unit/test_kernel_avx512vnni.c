@@ -1,0 +1,44 @@
+/* The AVX-512 VNNI kernels, their very source compiled with emulated intrinsics, against kernel_ref. */
+#include "tests/support/ty_test.h"
+#include "tests/support/simde_avx512.h"
+#include "tests/support/kernel_check.h"
+
+#define ty_kernels_avx512vnni emulated_kernels
+#include "common/math/arch/kernel_avx512vnni.c"
+#undef ty_kernels_avx512vnni
+
+static void vnni_gemms_floats_like_the_reference(void **state) {
+    (void)state;
+    check_gemm_floats(&emulated_kernels);
+}
+
+static void vnni_gemms_blocks_like_the_reference(void **state) {
+    (void)state;
+    check_gemm_quantised(&emulated_kernels);
+}
+
+static void vnni_converts_like_the_reference(void **state) {
+    (void)state;
+    check_conversions(&emulated_kernels);
+}
+
+static void vnni_rows_like_the_reference(void **state) {
+    (void)state;
+    check_rows(&emulated_kernels);
+}
+
+static void vnni_attends_like_the_reference(void **state) {
+    (void)state;
+    check_attention_rows(&emulated_kernels);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(vnni_gemms_floats_like_the_reference),
+        cmocka_unit_test(vnni_gemms_blocks_like_the_reference),
+        cmocka_unit_test(vnni_converts_like_the_reference),
+        cmocka_unit_test(vnni_rows_like_the_reference),
+        cmocka_unit_test(vnni_attends_like_the_reference),
+    };
+    return cmocka_run_group_tests_name("kernel_avx512vnni", tests, NULL, NULL);
+}
