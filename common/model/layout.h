@@ -1,0 +1,75 @@
+/*
+ * layout.h - which tensors a stage file of mPLUG-Owl v1 holds: their names, shapes and roles, and
+ * what they are called in a Hugging Face checkpoint.  Import reads it from left to right, synth and
+ * the documentation of the format (docs/models.md) are the other users.
+ */
+#ifndef TY_MODEL_LAYOUT_H
+#define TY_MODEL_LAYOUT_H
+
+#include "common/model/gguf.h"
+
+typedef struct {
+    int image_size, patch_size;
+    int width, n_layer, n_head, n_ff;
+    float eps;
+    char act[32]; /* "quick_gelu" */
+} ty_vit_dims;
+
+typedef struct {
+    int n_query, width, n_layer, n_head, n_ff;
+    int n_in;  /* width of the image features */
+    int n_out; /* width of the decoder */
+    float eps; /* of ffn_ln; the other norms have 1e-5 */
+} ty_abstractor_dims;
+
+typedef struct {
+    int n_ctx, width, n_layer, n_head, n_head_kv, n_ff, n_vocab;
+    float eps;
+    float rope_base; /* 0 = not given: 10000 */
+} ty_decoder_dims;
+
+typedef enum {
+    TY_ROLE_LINEAR, /* a linear layer's weight or an embedding table: --type applies */
+    TY_ROLE_GAIN,   /* weight of a norm */
+    TY_ROLE_BIAS,
+    TY_ROLE_OTHER, /* positions, class token, queries, patch convolution */
+} ty_tensor_role;
+
+typedef struct {
+    char name[96];    /* in the stage file */
+    char source[128]; /* in the checkpoint, behind the model's prefix */
+    ty_tensor_role role;
+    int n_dim;
+    int64_t shape[4];
+    int rope_heads; /* > 0: a q or k projection of this many heads, rows in llama.cpp's order */
+} ty_tensor_spec;
+
+typedef struct {
+    ty_tensor_spec *item;
+    int n, cap;
+} ty_layout;
+
+/* Each fills a zeroed layout, in file order.  Fails: TY_ENOMEM. */
+ty_status ty_layout_vit(ty_layout *l, const ty_vit_dims *d, ty_err *err);
+ty_status ty_layout_abstractor(ty_layout *l, const ty_abstractor_dims *d, ty_err *err);
+ty_status ty_layout_decoder(ty_layout *l, const ty_decoder_dims *d, ty_err *err);
+void ty_layout_clear(ty_layout *l);
+
+/* The metadata that the dimensions make, into a writer whose architecture is this. */
+#define TY_ARCH_PREPROCESS "mplug_owl_preprocess"
+#define TY_ARCH_VIT        "mplug_owl_vit"
+#define TY_ARCH_ABSTRACTOR "mplug_owl_abstractor"
+#define TY_ARCH_DECODER    "llama"
+ty_status ty_layout_set_vit(ty_gguf_writer *w, const ty_vit_dims *d, ty_err *err);
+ty_status ty_layout_set_abstractor(ty_gguf_writer *w, const ty_abstractor_dims *d, ty_err *err);
+ty_status ty_layout_set_decoder(ty_gguf_writer *w, const ty_decoder_dims *d, ty_err *err);
+
+/*
+ * Rows of a q or k projection from Hugging Face's order (a head's first halves, then its second) to
+ * llama.cpp's (pairs side by side), as its converter does.
+ *   src, dst  n_head * d rows of row_bytes
+ */
+void ty_layout_permute_rope(const void *src, void *dst, int n_head, int64_t n_row,
+                            size_t row_bytes);
+
+#endif

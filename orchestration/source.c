@@ -1,0 +1,358 @@
+/* source.c - see source.h. */
+#include "orchestration/source.h"
+
+#include "common/base/file.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_JSON = 16 << 20, MAX_LAYERS = 1000, MAX_SIZE = 1 << 24 };
+
+ty_status source_find(source *s, const char *name, char *path, size_t size, ty_err *err) {
+    if (snprintf(path, size, "%s/%s", s->dir, name) >= (int)size)
+        return ty_fail(err, TY_EINVAL, "%.200s: path is too long", s->dir);
+    if (access(path, F_OK) == 0) return TY_OK;
+    if (snprintf(path, size, "%s/../%s", s->dir, name) < (int)size && access(path, F_OK) == 0) {
+        size_t at = strlen(s->notes);
+        snprintf(s->notes + at, sizeof(s->notes) - at, "%s is not there, taken from %s\n", name,
+                 path);
+        return TY_OK;
+    }
+    return ty_fail(err, TY_ENOTFOUND,
+                   "%s: has no %s, nor has the directory above: copy the one of the released model",
+                   s->dir, name);
+}
+
+ty_status source_json(source *s, const char *name, json_t **out, ty_err *err) {
+    char path[4400], *text = NULL;
+    size_t size = 0;
+    json_error_t why;
+    *out = NULL;
+    if (source_find(s, name, path, sizeof(path), NULL) != TY_OK) return TY_OK;
+    ty_status st = ty_file_read(path, MAX_JSON, &text, &size, err);
+    if (st != TY_OK) return st;
+    *out = json_loadb(text, size, 0, &why);
+    free(text);
+    if (*out && json_is_object(*out)) return TY_OK;
+    st = *out ? ty_fail(err, TY_EFORMAT, "%s: is not an object", path)
+              : ty_fail(err, TY_EFORMAT, "%s: line %d: %s", path, why.line, why.text);
+    json_decref(*out);
+    *out = NULL;
+    return st;
+}
+
+/* --- numbers of config.json --- */
+
+static ty_status bad_key(const source *s, const char *key, const char *want, ty_err *err) {
+    return ty_fail(err, TY_EFORMAT, "%s: config.json: \"%s\" is not %s", s->dir, key, want);
+}
+
+/* A whole number, 1 to max; `absent` when it is not there or null. */
+static ty_status get_size(const source *s, const json_t *o, const char *key, int absent, int max,
+                          int *v, ty_err *err) {
+    const json_t *j = json_object_get(o, key);
+    *v = absent;
+    if (!j || json_is_null(j)) return TY_OK;
+    if (!json_is_integer(j) || json_integer_value(j) < 1 || json_integer_value(j) > max) {
+        char want[64];
+        snprintf(want, sizeof(want), "a whole number from 1 to %d", max);
+        return bad_key(s, key, want, err);
+    }
+    *v = (int)json_integer_value(j);
+    return TY_OK;
+}
+
+static ty_status get_positive(const source *s, const json_t *o, const char *key, double absent,
+                              float *v, ty_err *err) {
+    const json_t *j = json_object_get(o, key);
+    *v = (float)absent;
+    if (!j || json_is_null(j)) return TY_OK;
+    double x = json_number_value(j);
+    if (!json_is_number(j) || !(x > 0) || x > 1e30) return bad_key(s, key, "a number > 0", err);
+    *v = (float)x;
+    return TY_OK;
+}
+
+/* A token id, or the first of a list; -1 when absent or out of range. */
+static int get_id(const json_t *o, const char *key, int n_vocab) {
+    const json_t *j = json_object_get(o, key);
+    if (json_is_array(j)) j = json_array_get(j, 0);
+    if (!json_is_integer(j) || json_integer_value(j) < 0 || json_integer_value(j) >= n_vocab)
+        return -1;
+    return (int)json_integer_value(j);
+}
+
+/* --- sizes of tensors --- */
+
+/* Dimension `dim` of a tensor that has n_dim of them. */
+static ty_status get_dim(const source *s, const char *name, int n_dim, int dim, int *v,
+                         ty_err *err) {
+    ty_tensor t;
+    char shape[128];
+    ty_status st = ty_checkpoint_info(s->checkpoint, name, &t, err);
+    if (st != TY_OK) return st;
+    if (t.n_dim != n_dim || t.shape[dim] < 1 || t.shape[dim] > MAX_SIZE)
+        return ty_fail(err, TY_ESHAPE, "%s: tensor %s is %s, want %d dimensions", s->dir, name,
+                       ty_tensor_shape_text(&t, shape, sizeof(shape)), n_dim);
+    *v = (int)t.shape[dim];
+    return TY_OK;
+}
+
+/* How many of "<before>0<after>", "<before>1<after>" ... there are. */
+static int count_layers(const source *s, const char *before, const char *after) {
+    int n = 0;
+    for (char name[256]; n < MAX_LAYERS; n++) {
+        snprintf(name, sizeof(name), "%s%d%s", before, n, after);
+        if (!ty_checkpoint_has(s->checkpoint, name)) break;
+    }
+    return n;
+}
+
+/* The configuration's number of layers, or what the tensors show; the configuration may not promise
+ * absurdly more than there are. */
+static ty_status get_layers(const source *s, const json_t *o, const char *before, const char *after,
+                            int *n, ty_err *err) {
+    ty_status st =
+        get_size(s, o, "num_hidden_layers", count_layers(s, before, after), MAX_LAYERS, n, err);
+    if (st == TY_OK && *n == 0)
+        return ty_fail(err, TY_ENOTFOUND, "%s: the checkpoint has no tensor %s0%s", s->dir, before,
+                       after);
+    return st;
+}
+
+static ty_status check_heads(const source *s, const char *what, int width, int n_head,
+                             ty_err *err) {
+    if (width % n_head == 0) return TY_OK;
+    return ty_fail(err, TY_EFORMAT, "%s: config.json: %s: width %d is not a multiple of %d heads",
+                   s->dir, what, width, n_head);
+}
+
+/* --- the stages --- */
+
+static ty_status read_vit(source *s, ty_err *err) {
+    const json_t *c = json_object_get(s->config, "vision_config");
+    ty_vit_dims *d = &s->vit;
+    const char *patch = "vision_model.embeddings.patch_embed.weight";
+    ty_status st = get_dim(s, patch, 4, 0, &d->width, err);
+    if (st == TY_OK) st = get_dim(s, patch, 4, 3, &d->patch_size, err);
+    if (st == TY_OK)
+        st = get_dim(s, "vision_model.encoder.layers.0.mlp.fc1.weight", 2, 0, &d->n_ff, err);
+    if (st == TY_OK)
+        st = get_layers(s, c, "vision_model.encoder.layers.", ".mlp.fc1.weight", &d->n_layer, err);
+    if (st == TY_OK) st = get_size(s, c, "num_attention_heads", 16, 4096, &d->n_head, err);
+    if (st == TY_OK) st = get_size(s, c, "image_size", 224, 16384, &d->image_size, err);
+    if (st == TY_OK) st = get_positive(s, c, "layer_norm_eps", 1e-6, &d->eps, err);
+    if (st == TY_OK) st = check_heads(s, "vision_config", d->width, d->n_head, err);
+    snprintf(d->act, sizeof(d->act), "quick_gelu"); /* v1's code does not read hidden_act */
+    return st;
+}
+
+static ty_status read_abstractor(source *s, ty_err *err) {
+    const json_t *c = json_object_get(s->config, "visual_abstractor_config");
+    ty_abstractor_dims *d = &s->abstractor;
+    const char *layers = "abstractor.encoder.layers.", *w1 = ".crossattention.output.mlp.w1.weight";
+    ty_status st = get_dim(s, "query_tokens", 3, 1, &d->n_query, err);
+    if (st == TY_OK) st = get_dim(s, "query_tokens", 3, 2, &d->width, err);
+    if (st == TY_OK)
+        st = get_dim(s, "abstractor.encoder.layers.0.crossattention.output.mlp.w1.weight", 2, 0,
+                     &d->n_ff, err);
+    if (st == TY_OK)
+        st = get_dim(s, "abstractor.encoder.layers.0.crossattention.attention.key.weight", 2, 1,
+                     &d->n_in, err);
+    if (st == TY_OK) st = get_dim(s, "abstractor.visual_fc.weight", 2, 0, &d->n_out, err);
+    if (st == TY_OK) st = get_layers(s, c, layers, w1, &d->n_layer, err);
+    if (st == TY_OK) st = get_size(s, c, "num_attention_heads", 16, 4096, &d->n_head, err);
+    if (st == TY_OK) st = get_positive(s, c, "layer_norm_eps", 1e-6, &d->eps, err);
+    return st == TY_OK ? check_heads(s, "visual_abstractor_config", d->width, d->n_head, err) : st;
+}
+
+/* What a LLaMA may have and Tyto does not compute. */
+static ty_status check_llama(const source *s, const json_t *c, ty_err *err) {
+    const char *act = json_string_value(json_object_get(c, "hidden_act"));
+    const json_t *scaling = json_object_get(c, "rope_scaling");
+    if (act && strcmp(act, "silu") != 0)
+        return ty_fail(err, TY_EUNSUPPORTED,
+                       "%s: config.json: hidden_act is \"%.32s\", want \"silu\"", s->dir, act);
+    if (scaling && !json_is_null(scaling))
+        return ty_fail(err, TY_EUNSUPPORTED, "%s: config.json: rope_scaling is not supported",
+                       s->dir);
+    if (json_is_true(json_object_get(c, "attention_bias")))
+        return ty_fail(err, TY_EUNSUPPORTED, "%s: config.json: attention_bias is not supported",
+                       s->dir);
+    return TY_OK;
+}
+
+static ty_status check_head_width(const source *s, const json_t *c, ty_err *err) {
+    const ty_decoder_dims *d = &s->decoder;
+    int head = 0;
+    ty_status st = check_heads(s, "the decoder", d->width, d->n_head, err);
+    if (st == TY_OK) st = get_size(s, c, "head_dim", d->width / d->n_head, 4096, &head, err);
+    if (st != TY_OK) return st;
+    if (d->n_head % d->n_head_kv != 0)
+        return ty_fail(err, TY_EFORMAT, "%s: config.json: %d heads on %d key-value heads", s->dir,
+                       d->n_head, d->n_head_kv);
+    if (head != d->width / d->n_head || head % 2 != 0)
+        return ty_fail(err, TY_EUNSUPPORTED, "%s: config.json: heads of %d in a width of %d / %d",
+                       s->dir, head, d->width, d->n_head);
+    return TY_OK;
+}
+
+static ty_status read_decoder(source *s, ty_err *err) {
+    const json_t *c = s->vision ? json_object_get(s->config, "text_config") : s->config;
+    ty_decoder_dims *d = &s->decoder;
+    char embed[64], gate[64], layers[64];
+    snprintf(embed, sizeof(embed), "%smodel.embed_tokens.weight", s->prefix);
+    snprintf(gate, sizeof(gate), "%smodel.layers.0.mlp.gate_proj.weight", s->prefix);
+    snprintf(layers, sizeof(layers), "%smodel.layers.", s->prefix);
+    ty_status st = check_llama(s, c, err);
+    if (st == TY_OK) st = get_dim(s, embed, 2, 0, &d->n_vocab, err);
+    if (st == TY_OK) st = get_dim(s, embed, 2, 1, &d->width, err);
+    if (st == TY_OK) st = get_dim(s, gate, 2, 0, &d->n_ff, err);
+    if (st == TY_OK) st = get_layers(s, c, layers, ".mlp.gate_proj.weight", &d->n_layer, err);
+    if (st == TY_OK) st = get_size(s, c, "num_attention_heads", 32, 4096, &d->n_head, err);
+    if (st == TY_OK)
+        st = get_size(s, c, "num_key_value_heads", d->n_head, 4096, &d->n_head_kv, err);
+    if (st == TY_OK) st = get_size(s, c, "max_position_embeddings", 2048, 1 << 22, &d->n_ctx, err);
+    if (st == TY_OK) st = get_positive(s, c, "rms_norm_eps", 1e-6, &d->eps, err);
+    if (st == TY_OK && json_object_get(c, "rope_theta"))
+        st = get_positive(s, c, "rope_theta", 10000, &d->rope_base, err);
+    if (st == TY_OK) st = check_head_width(s, c, err);
+    s->bos = get_id(c, "bos_token_id", d->n_vocab);
+    s->eos = get_id(c, "eos_token_id", d->n_vocab);
+    s->pad = get_id(c, "pad_token_id", d->n_vocab);
+    return st;
+}
+
+/* --- preprocessor_config.json --- */
+
+/* {"shortest_edge": 224}, 224, {"height": 224, "width": 224}; 0: not there. */
+static int edge_of(const json_t *j) {
+    if (json_is_object(j)) {
+        const json_t *edge = json_object_get(j, "shortest_edge");
+        j = edge ? edge : json_object_get(j, "height");
+    }
+    json_int_t v = json_is_integer(j) ? json_integer_value(j) : 0;
+    return v > 0 && v <= 16384 ? (int)v : 0;
+}
+
+static ty_status get_triple(const json_t *o, const char *key, float v[3], ty_err *err) {
+    const json_t *j = json_object_get(o, key);
+    if (!j) return TY_OK;
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *x = json_array_get(j, i);
+        if (json_array_size(j) != 3 || !json_is_number(x) || !(json_number_value(x) > 0))
+            return ty_fail(err, TY_EFORMAT,
+                           "preprocessor_config.json: \"%s\" is not three numbers > 0", key);
+        v[i] = (float)json_number_value(x);
+    }
+    return TY_OK;
+}
+
+static ty_status read_preprocess(source *s, ty_err *err) {
+    /* CLIP's, which the reference falls back on */
+    preprocess_dims d = {{0.48145466f, 0.4578275f, 0.40821073f},
+                         {0.26862954f, 0.26130258f, 0.27577711f},
+                         1.0f / 255,
+                         224};
+    json_t *o = NULL;
+    ty_status st = source_json(s, "preprocessor_config.json", &o, err);
+    if (st != TY_OK) return st;
+    if (!o)
+        return ty_fail(err, TY_ENOTFOUND,
+                       "%s: has no preprocessor_config.json, nor has the directory above: copy the "
+                       "one of the released model",
+                       s->dir);
+    int edge = edge_of(json_object_get(o, "size"));
+    if (!edge) edge = edge_of(json_object_get(o, "crop_size"));
+    if (edge) d.image_size = edge;
+    const json_t *scale = json_object_get(o, "rescale_factor");
+    if (json_is_number(scale) && json_number_value(scale) > 0)
+        d.scale = (float)json_number_value(scale);
+    st = get_triple(o, "image_mean", d.mean, err);
+    if (st == TY_OK) st = get_triple(o, "image_std", d.std, err);
+    json_decref(o);
+    s->preprocess = d;
+    return st;
+}
+
+/* --- which model it is --- */
+
+static ty_status other_model(const source *s, const char *seen, const char *what, ty_err *err) {
+    return ty_fail(err, TY_EUNSUPPORTED,
+                   "%s: %s: this is %s, which import does not read yet; it reads mPLUG-Owl v1 on "
+                   "LLaMA and plain LLaMA",
+                   s->dir, seen, what);
+}
+
+/* Variants share a model_type; their tensors tell. */
+static ty_status check_tensors(const source *s, ty_err *err) {
+    static const struct {
+        const char *part, *what;
+    } signs[] = {{"temporal", "mPLUG-Owl's video variant"},
+                 {".multiway.", "mPLUG-Owl2"},
+                 {"visual_abstractor.", "mPLUG-Owl2"},
+                 {"word_embeddings_layernorm", "the multilingual variant on BLOOM"}};
+    for (int i = 0; i < ty_checkpoint_count(s->checkpoint); i++)
+        for (size_t k = 0; k < sizeof(signs) / sizeof(*signs); k++) {
+            const char *name = ty_checkpoint_name(s->checkpoint, i);
+            if (strstr(name, signs[k].part)) return other_model(s, name, signs[k].what, err);
+        }
+    return TY_OK;
+}
+
+static ty_status read_family(source *s, ty_err *err) {
+    const char *type = json_string_value(json_object_get(s->config, "model_type"));
+    const json_t *text = json_object_get(s->config, "text_config");
+    const char *text_type = json_string_value(json_object_get(text, "model_type"));
+    char seen[128];
+    if (!type) return ty_fail(err, TY_EFORMAT, "%s: config.json has no model_type", s->dir);
+    snprintf(seen, sizeof(seen), "model_type \"%.64s\"", type);
+    if (strcmp(type, "mplug_owl2") == 0) return other_model(s, seen, "mPLUG-Owl2", err);
+    s->vision = strcmp(type, "mplug-owl") == 0 || strcmp(type, "mplug_owl") == 0;
+    if (!s->vision && strcmp(type, "llama") != 0) return other_model(s, seen, "another model", err);
+    if (s->vision && text_type && strcmp(text_type, "llama") != 0) {
+        snprintf(seen, sizeof(seen), "text model_type \"%.64s\"", text_type);
+        return other_model(s, seen, "mPLUG-Owl on another language model", err);
+    }
+    s->family = s->vision ? "mplug_owl_v1" : "llama";
+    s->prefix = s->vision ? "language_model." : "";
+    return check_tensors(s, err);
+}
+
+/* The abstractor stands between the two others. */
+static ty_status check_joints(const source *s, ty_err *err) {
+    if (s->abstractor.n_in != s->vit.width)
+        return ty_fail(err, TY_ESHAPE, "%s: the ViT's width is %d, the abstractor takes %d", s->dir,
+                       s->vit.width, s->abstractor.n_in);
+    if (s->abstractor.n_out != s->decoder.width)
+        return ty_fail(err, TY_ESHAPE, "%s: visual_fc gives %d, the decoder's width is %d", s->dir,
+                       s->abstractor.n_out, s->decoder.width);
+    return TY_OK;
+}
+
+ty_status source_open(source *s, const char *dir, ty_err *err) {
+    memset(s, 0, sizeof(*s));
+    if (snprintf(s->dir, sizeof(s->dir), "%s", dir) >= (int)sizeof(s->dir))
+        return ty_fail(err, TY_EINVAL, "%.200s: path is too long", dir);
+    if (access(dir, F_OK) != 0) return ty_fail(err, TY_ENOTFOUND, "%s: no such directory", dir);
+    ty_status st = ty_checkpoint_open(&s->checkpoint, dir, err);
+    if (st == TY_OK) st = source_json(s, "config.json", &s->config, err);
+    if (st == TY_OK && !s->config)
+        st = ty_fail(err, TY_ENOTFOUND,
+                     "%s: has no config.json: copy the one of the released model", dir);
+    if (st == TY_OK) st = read_family(s, err);
+    if (st == TY_OK && s->vision) st = read_preprocess(s, err);
+    if (st == TY_OK && s->vision) st = read_vit(s, err);
+    if (st == TY_OK && s->vision) st = read_abstractor(s, err);
+    if (st == TY_OK) st = read_decoder(s, err);
+    if (st == TY_OK && s->vision) st = check_joints(s, err);
+    if (st != TY_OK) source_close(s);
+    return st;
+}
+
+void source_close(source *s) {
+    ty_checkpoint_close(&s->checkpoint);
+    json_decref(s->config);
+    s->config = NULL;
+}
