@@ -1,5 +1,7 @@
 #include "services/decoder/answer.h"
 
+#include "common/base/utf8.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +39,24 @@ void answer_destroy(answer **a) {
     ty_buf_clear(&(*a)->text);
     free(*a);
     *a = NULL;
+}
+
+/* A NUL (byte token 0) cannot travel in a string: it becomes U+FFFD here, so that every way out shows
+ * the same text. */
+static ty_status replace_nul(answer *a, size_t from) {
+    if (a->text.len == from || !memchr(a->text.data + from, '\0', a->text.len - from)) return TY_OK;
+    ty_buf tail = ty_buf_make(ANSWER_BYTES_MAX);
+    for (size_t i = from; i < a->text.len; i++) {
+        if (a->text.data[i])
+            (void)ty_buf_append(&tail, a->text.data + i, 1);
+        else
+            (void)ty_buf_puts(&tail, TY_UTF8_REPLACEMENT);
+    }
+    a->text.len = from;
+    ty_status st = tail.failed;
+    if (st == TY_OK) st = ty_buf_append(&a->text, tail.data, tail.len);
+    ty_buf_clear(&tail);
+    return st;
 }
 
 /* Cuts the text before the first stop string that the new text completes. */
@@ -82,7 +102,9 @@ ty_status answer_push(answer *a, int32_t id, const char **text, size_t *len) {
     *len = 0;
     if (a->stopped) return TY_OK;
     ty_status st = TY_OK;
+    size_t before = a->text.len;
     if (id >= 0 && id < ty_tokenizer_size(a->tokenizer)) st = ty_detok_push(a->detok, id, &a->text);
+    if (st == TY_OK) st = replace_nul(a, before);
     if (st != TY_OK) return st;
     find_stop(a);
     hand_out(a, a->stopped ? 0 : held_back(a), text, len);

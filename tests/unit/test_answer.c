@@ -90,6 +90,19 @@ static void a_character_cut_by_the_end_is_replaced(void **state) {
     expect("a\xC3", NULL, NULL, "a||\xEF\xBF\xBD", "a\xEF\xBF\xBD", false);
 }
 
+static void a_nul_is_replaced(void **state) {
+    (void)state;
+    answer *a;
+    const char *text;
+    size_t len;
+    ty_sampling s = {0};
+    assert_int_equal(answer_create(&a, tokenizer, &s, NULL), TY_OK);
+    assert_int_equal(answer_push(a, byte_token(0), &text, &len), TY_OK);
+    assert_int_equal(len, 3);
+    assert_memory_equal(text, "\xEF\xBF\xBD", 3);
+    answer_destroy(&a);
+}
+
 static int open_tokenizer(void **state) {
     (void)state;
     ty_err err = {0};
@@ -110,6 +123,7 @@ int main(void) {
         cmocka_unit_test(text_that_could_begin_a_stop_string_waits),
         cmocka_unit_test(the_first_of_several_stop_strings_wins),
         cmocka_unit_test(a_character_cut_by_the_end_is_replaced),
+        cmocka_unit_test(a_nul_is_replaced),
     };
     return cmocka_run_group_tests_name("answer", tests, open_tokenizer, close_tokenizer);
 }

@@ -1,0 +1,216 @@
+#include "services/decoder/stage.h"
+
+#include "common/wire/chat_codec.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { PIECE_BYTES_MAX = 1 << 12 };
+
+/* What an open job needs besides the engine's own request. */
+typedef struct {
+    decoder *d;
+    ty_job *job;
+    uint64_t handle;
+    bool failed; /* a chunk could not be made or sent */
+} open_job;
+
+/* ---- chunks ---- */
+
+static bool set_piece(const decoder *d, int32_t id, ProtobufCBinaryData *out) {
+    ty_buf b = ty_buf_make(PIECE_BYTES_MAX);
+    if (ty_tokenizer_decode_one(decoder_tokenizer(d), id, false, &b) != TY_OK) {
+        ty_buf_clear(&b);
+        return false;
+    }
+    out->len = b.len;
+    out->data = (uint8_t *)ty_buf_take(&b);
+    return out->data != NULL;
+}
+
+static bool set_alternatives(const decoder *d, const decoder_token *t, Tyto__TokenInfo *info) {
+    if (t->n_top == 0) return true;
+    info->top = calloc((size_t)t->n_top, sizeof(*info->top));
+    if (!info->top) return false;
+    for (int i = 0; i < t->n_top; i++) {
+        Tyto__TokenAlternative *a = malloc(sizeof(*a));
+        if (!a) return false;
+        tyto__token_alternative__init(a);
+        info->top[info->n_top++] = a;
+        a->id = t->top[i].id;
+        a->logprob = (double)t->top[i].logprob;
+        if (!set_piece(d, a->id, &a->piece)) return false;
+    }
+    return true;
+}
+
+static bool set_text(Tyto__TokenInfo *info, const char *text, size_t len) {
+    if (len == 0) return true;
+    info->text = strndup(text, len);
+    return info->text != NULL;
+}
+
+/* NULL when out of memory. */
+static Tyto__Chunk *make_chunk(const decoder *d, const decoder_token *t, int index,
+                               const char *text, size_t len, bool logprobs) {
+    Tyto__Chunk *c = malloc(sizeof(*c));
+    if (!c) return NULL;
+    tyto__chunk__init(c);
+    c->first = (uint32_t)index;
+    c->tokens = calloc(1, sizeof(*c->tokens));
+    Tyto__TokenInfo *info = c->tokens ? malloc(sizeof(*info)) : NULL;
+    if (info) {
+        tyto__token_info__init(info);
+        c->tokens[c->n_tokens++] = info;
+        info->id = t->id;
+        info->logprob = (double)t->logprob;
+    }
+    if (!info || !set_text(info, text, len) ||
+        (logprobs && (!set_piece(d, t->id, &info->piece) || !set_alternatives(d, t, info)))) {
+        tyto__chunk__free_unpacked(c, NULL);
+        return NULL;
+    }
+    return c;
+}
+
+static void send_token(void *ctx, const decoder_token *t, int index, const char *text, size_t len) {
+    open_job *o = ctx;
+    const Tyto__DecodeTask *task = ty_job_envelope(o->job)->task->decode;
+    bool logprobs = task->sampling && task->sampling->logprobs;
+    Tyto__Chunk *c = make_chunk(o->d, t, index, text, len, logprobs);
+    o->failed = !c || ty_job_chunk(o->job, c, NULL) != TY_OK;
+    if (o->failed) decoder_cancel(o->d, o->handle); /* calls finish: o is gone */
+}
+
+/* ---- the end ---- */
+
+static Tyto__DecodeResult *make_result(const decoder_result *r) {
+    Tyto__DecodeResult *out = malloc(sizeof(*out));
+    if (!out) return NULL;
+    tyto__decode_result__init(out);
+    out->finish_reason = strdup(r->finish == DECODER_STOP ? "stop" : "length");
+    out->prompt_tokens = (uint32_t)r->n_prompt;
+    out->visual_tokens = (uint32_t)r->n_visual;
+    out->cached_tokens = (uint32_t)r->n_cached;
+    out->completion_tokens = (uint32_t)r->n_token;
+    out->score = r->score;
+    out->text = strndup(r->text, r->text_len);
+    out->ids = malloc((size_t)(r->n_token + 1) * sizeof(int32_t));
+    if (!out->finish_reason || !out->text || !out->ids) {
+        tyto__decode_result__free_unpacked(out, NULL);
+        return NULL;
+    }
+    if (r->n_token > 0) memcpy(out->ids, r->token, (size_t)r->n_token * sizeof(int32_t));
+    out->n_ids = (size_t)r->n_token;
+    return out;
+}
+
+static void finish(void *ctx, ty_status st, const decoder_result *r, const ty_err *err) {
+    open_job *o = ctx;
+    ty_job *job = o->job;
+    Tyto__DecodeResult *result = NULL;
+    bool lost = o->failed;
+    free(o);
+    if (st != TY_OK && !lost) {
+        ty_job_fail(job, st, err->text);
+        return;
+    }
+    if (!lost) result = make_result(r);
+    if (!result) {
+        ty_job_fail(job, TY_ENOMEM, "no memory for the answer's messages");
+        return;
+    }
+    ty_job_set_flops(job, r->flops);
+    ty_job_set_decode_timing(job, (uint64_t)r->queue_us, (uint64_t)r->prefill_us,
+                             (uint64_t)r->decode_us, (uint32_t)r->max_batch);
+    ty_job_done(job, result);
+}
+
+/* ---- jobs in ---- */
+
+/* One picture's tokens: [rows, D] (or [1, rows, D]) f32, rows the same in all. */
+static ty_status check_picture(const decoder *d, const char *name, const ty_tensor *t, int *rows,
+                               ty_err *err) {
+    char shape[128];
+    int n = t->n_dim;
+    bool ok = t->dtype == TY_F32 && (n == 2 || (n == 3 && t->shape[0] == 1));
+    if (strcmp(name, "visual_tokens") != 0)
+        return ty_fail(err, TY_EFORMAT, "tensor \"%s\" is none that a decoder takes", name);
+    if (ok)
+        ok = t->shape[n - 1] == decoder_width(d) && t->shape[n - 2] >= 1 &&
+             t->shape[n - 2] <= decoder_context(d);
+    if (ok && *rows > 0 && t->shape[n - 2] != *rows) ok = false;
+    if (!ok)
+        return ty_fail(err, TY_ESHAPE, "visual_tokens is %s %s, want f32 [rows,%d], rows equal",
+                       ty_dtype_name((int)t->dtype), ty_tensor_shape_text(t, shape, sizeof(shape)),
+                       decoder_width(d));
+    *rows = (int)t->shape[n - 2];
+    return TY_OK;
+}
+
+/* Collects the job's pictures side by side into *visual (free() it). */
+static ty_status take_pictures(const decoder *d, ty_job *job, float **visual, decoder_request *r,
+                               ty_err *err) {
+    int n = ty_job_tensor_count(job);
+    *visual = NULL;
+    if (n > TY_CHAT_IMAGES_MAX)
+        return ty_fail(err, TY_ELIMIT, "%d pictures, at most %d", n, TY_CHAT_IMAGES_MAX);
+    for (int i = 0; i < n; i++) {
+        const char *name;
+        ty_tensor t;
+        ty_status st = ty_job_tensor(job, i, &name, &t, err);
+        if (st == TY_OK) st = check_picture(d, name, &t, &r->visual_rows, err);
+        if (st != TY_OK) return st;
+        if (!*visual) *visual = malloc(t.size_bytes * (size_t)n);
+        if (!*visual) return ty_fail(err, TY_ENOMEM, "no memory for %d pictures", n);
+        memcpy((char *)*visual + t.size_bytes * (size_t)i, t.data, t.size_bytes);
+    }
+    r->visual = *visual;
+    r->n_visual = n;
+    return TY_OK;
+}
+
+static ty_status start(decoder *d, ty_job *job, open_job *o, ty_err *err) {
+    const Tyto__Envelope *env = ty_job_envelope(job);
+    ty_chat_request request = {0};
+    float *visual = NULL;
+    if (!env->task || !env->task->decode)
+        return ty_fail(err, TY_EFORMAT, "the task for the decoder holds no DecodeTask");
+    ty_status st = ty_chat_codec_decode(env->task->decode, &request, err);
+    if (st != TY_OK) return st;
+    decoder_request r = {.request = &request,
+                         .deadline_unix_us = ty_job_deadline_unix_us(job),
+                         .sink = {.ctx = o, .on_token = send_token, .on_done = finish}};
+    st = take_pictures(d, job, &visual, &r, err);
+    if (st == TY_OK) st = decoder_submit(d, &r, &o->handle, err);
+    free(visual);
+    ty_chat_request_clear(&request);
+    return st;
+}
+
+static void submit(void *ctx, ty_job *job) {
+    ty_err err = {0};
+    open_job *o = calloc(1, sizeof(*o));
+    if (!o) {
+        ty_job_fail(job, TY_ENOMEM, "no memory for a request");
+        return;
+    }
+    *o = (open_job){.d = ctx, .job = job};
+    ty_job_set_user(job, o);
+    ty_status st = start(ctx, job, o, &err);
+    if (st == TY_OK) return;
+    free(o);
+    ty_job_fail(job, st, err.text);
+}
+
+static int step(void *ctx) {
+    return decoder_step(ctx);
+}
+
+static void cancel(void *ctx, ty_job *job) {
+    const open_job *o = ty_job_user(job);
+    decoder_cancel(ctx, o->handle);
+}
+
+const ty_stage decoder_stage = {
+    .name = "decoder", .submit = submit, .step = step, .cancel = cancel};
