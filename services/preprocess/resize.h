@@ -2,9 +2,11 @@
  * resize.h - Pillow's two resizers, to the bit: antialiased bicubic and nearest neighbour.
  *
  * Bicubic: convolution with the a = -0.5 kernel, widened by the scale when shrinking (support
- * 2 x scale); columns first, then rows; between the two passes and after the second the sums are rounded
- * and clipped to 8 bits.  8-bit coefficients are fixed-point with 22 fractional bits; 16-bit
- * pictures use the coefficients as doubles.  A direction whose size stays is not filtered.
+ * 2 x scale), in two passes; after each the sums are rounded and clipped to 8 bits.  The pass along the
+ * rows comes first, except where the height shrinks far more than the width (since Pillow 13, with
+ * which the goldens were made; before, it always came first: up to a few levels in tall pictures).
+ * 8-bit coefficients are fixed-point with 22 fractional bits; 16-bit pictures use the coefficients as
+ * doubles.  A direction whose size stays is not filtered.
  */
 #ifndef TY_RESIZE_H
 #define TY_RESIZE_H
@@ -18,7 +20,7 @@
 typedef struct {
     int src_w, src_h, out_w, out_h;
     int win_x, win_y, win_w, win_h;
-    int64_t max_pixels;  /* of the picture between the passes (win_w x src_h) */
+    int64_t max_pixels;  /* of the picture between the passes */
     int64_t deadline_us; /* of ty_now_us() */
 } resize_plan;
 
