@@ -60,10 +60,13 @@ typedef struct {
     int batch_limit, credits;
     Tyto__TensorSpec **takes, **gives; /* borrowed */
     int n_takes, n_gives;
+    const char *cpu, *kernels; /* of this machine, for people; NULL = not said */
 } ty_worker_contract;
 
-/* Runs until SIGTERM/SIGINT (then drains: takes no more, finishes what is open, says goodbye) or until
- * the broker refuses it (TY_ECONTRACT, TY_EVERSION).  A broker that goes away is awaited. */
+/* Runs until SIGTERM/SIGINT (then drains: takes no more, finishes what is open, says goodbye; a second
+ * signal leaves the rest to other workers) or until the broker refuses it (TY_ECONTRACT, TY_EVERSION,
+ * TY_EEXIST: a newer worker has its name).  A broker that goes away is awaited.  One at a time in a
+ * process (TY_EEXIST).  Also fails with TY_EINVAL (an endpoint), TY_EIO, TY_ENOMEM. */
 ty_status ty_worker_run(const ty_stage *stage, void *ctx, const ty_worker_contract *c, ty_err *err);
 
 #endif

@@ -1,0 +1,35 @@
+/*
+ * socket.h - ZeroMQ sockets as Tyto uses them: endpoints checked, every limit set, no blocking close.
+ *
+ * Endpoints are ipc:///path (the socket file gets mode 0600) or tcp://127.0.0.1:port.  There is no
+ * encryption yet, so a TCP address that is not loopback is refused.
+ */
+#ifndef TY_WIRE_SOCKET_H
+#define TY_WIRE_SOCKET_H
+
+#include "common/base/err.h"
+
+#include <stddef.h>
+
+enum {
+    TY_SOCKET_HWM = 4096,            /* messages that wait for one peer, each way */
+    TY_SOCKET_FRAME_MAX = 256 << 20, /* a larger frame disconnects its sender */
+    TY_HEARTBEAT_MS = 500,           /* what a peer assumes before the Welcome */
+    TY_HEARTBEATS_MISSED = 3,        /* so many intervals without a sign = dead */
+};
+
+/* A context that is terminated with zmq_ctx_term once its sockets are closed; NULL when out of memory. */
+void *ty_socket_context(void);
+
+/* type: ZMQ_ROUTER (mandatory: a send to an absent peer fails) or ZMQ_DEALER.  Fails: TY_EINVAL (the
+ * endpoint), TY_EEXIST (a living process listens there), TY_EIO. */
+ty_status ty_socket_bind(void *ctx, int type, const char *endpoint, void **out, ty_err *err);
+/* Connects in the background, for ever; nothing is queued while there is no connection (a send gives
+ * TY_EOVERLOAD), so that a new broker is not met with an old one's messages. */
+ty_status ty_socket_connect(void *ctx, int type, const char *endpoint, void **out, ty_err *err);
+/* The address bound to, with the port that "tcp://127.0.0.1:*" got. */
+ty_status ty_socket_endpoint(void *socket, char *out, size_t size, ty_err *err);
+/* What was sent gets linger_ms to leave, while the context is being terminated.  NULL is allowed. */
+void ty_socket_close(void **socket, int linger_ms);
+
+#endif

@@ -1,0 +1,100 @@
+/*
+ * worker_internal.h - what the files of the worker share: job.c (a job as the stage sees it), worker.c
+ * (the compute thread and the run as a whole), worker_io.c (the thread that owns the sockets).
+ *
+ * A job lives in `waiting` (received, not begun), then in `open` (with the stage), until it is closed;
+ * its Result or Error then goes into its link's outbox.  The mutex guards those lists and the flags
+ * below it; everything else belongs to one thread, as said beside it.
+ */
+#ifndef TY_WIRE_WORKER_INTERNAL_H
+#define TY_WIRE_WORKER_INTERNAL_H
+
+#include "common/wire/worker.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+enum { TY_WORKER_LINKS_MAX = 8 };
+
+typedef struct ty_worker ty_worker;
+typedef struct ty_worker_link ty_worker_link;
+
+/* A message on its way to the I/O thread. */
+typedef struct ty_outgoing {
+    TAILQ_ENTRY(ty_outgoing) next;
+    ty_message *m;
+    bool closes; /* a Result or an Error: its task is no longer held */
+} ty_outgoing;
+
+struct ty_job {
+    TAILQ_ENTRY(ty_job) next; /* guarded */
+    bool open;                /* guarded: in the list `open` */
+    bool cancel_wanted;       /* guarded: the broker asked */
+
+    ty_worker *w;
+    ty_worker_link *link;
+    ty_message *task;
+    ty_message *reply; /* its tensors are the outputs; NULL until there is one */
+    ty_tensor *tensor; /* verified inputs, as many as the envelope has */
+    void *user;
+    int64_t start_us; /* when the stage got it */
+    bool cancel_told; /* the stage knows */
+    bool timed_out;   /* that is why */
+    bool abandoned;   /* nobody waits for an answer: say nothing */
+    double flops;
+    uint32_t batch;
+    bool has_decode_timing;
+    uint64_t queue_us, prefill_us, decode_us;
+};
+TAILQ_HEAD(ty_job_list, ty_job);
+TAILQ_HEAD(ty_outbox, ty_outgoing);
+
+/* The connection to one broker. */
+struct ty_worker_link {
+    char *endpoint;
+    struct ty_outbox outbox; /* guarded */
+
+    /* I/O thread */
+    void *socket;
+    bool welcomed, said_waiting;
+    int heartbeat_ms;
+    int64_t heard_us, beat_us; /* monotonic: last sign of the broker, our last one */
+    uint32_t held;             /* tasks received whose Result or Error has not been sent */
+};
+
+struct ty_worker {
+    const ty_stage *stage;
+    void *ctx;
+    const ty_worker_contract *contract;
+    uint64_t incarnation;
+    void *zmq;
+    ty_worker_link link[TY_WORKER_LINKS_MAX];
+    int n_link;
+    int wake_fd; /* eventfd: the outbox has something, or a signal came */
+
+    pthread_mutex_t lock;
+    pthread_cond_t work; /* something for the compute thread */
+    struct ty_job_list waiting, open;
+    bool draining; /* SIGTERM: take no more */
+    bool leave;    /* a second one, or a refusal: answer nothing more */
+    bool finished; /* the compute thread is done: flush and go */
+    ty_err refused;
+};
+
+/* SIGTERM and SIGINT so far in this run. */
+int ty_worker_signals(void);
+
+/* job.c */
+ty_job *ty_job_create(ty_worker *w, ty_worker_link *l, ty_message **task);
+void ty_job_destroy(ty_job *j);
+/* Checks every input tensor once; ty_job_tensor then only hands them out. */
+ty_status ty_job_verify(ty_job *j, ty_err *err);
+
+/* worker.c: puts a message into the outbox and wakes the I/O thread; takes it over. */
+void ty_worker_post(ty_worker *w, ty_worker_link *l, ty_message *m, bool closes);
+
+/* worker_io.c: the I/O thread's body; arg is the ty_worker. */
+void *ty_worker_io(void *arg);
+
+#endif

@@ -1,0 +1,337 @@
+/* worker_io.c - the worker's I/O thread: the only one that touches its sockets.
+ *
+ * Says hello until it is welcomed, then gives a sign of life every interval.  A broker that gave none
+ * for three intervals, or that says it does not know us, gets a new hello; what is being computed goes
+ * on, and its results leave once we are welcome again. */
+#include "common/wire/worker_internal.h"
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/wire/socket.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { RECV_AT_ONCE = 64, FLUSH_MS = 2000, FULL_MS = 5 };
+
+/* ---- what we say ---- */
+
+static ty_status append_spec(const Tyto__TensorSpec *from, Tyto__TensorSpec ***list, size_t *n) {
+    Tyto__TensorSpec *s = ty_pb_new(&tyto__tensor_spec__descriptor);
+    if (!s) return TY_ENOMEM;
+    s->shape = malloc((from->n_shape + 1) * sizeof(*s->shape));
+    if (!s->shape || ty_pb_set_str(&s->name, from->name) != TY_OK) goto failed;
+    if (from->n_shape) memcpy(s->shape, from->shape, from->n_shape * sizeof(*s->shape));
+    s->n_shape = from->n_shape;
+    s->dtype = from->dtype;
+    if (ty_pb_append(list, n, s) == TY_OK) return TY_OK;
+failed:
+    tyto__tensor_spec__free_unpacked(s, NULL);
+    return TY_ENOMEM;
+}
+
+static uint32_t free_credits(ty_worker *w, const ty_worker_link *l) {
+    pthread_mutex_lock(&w->lock);
+    bool draining = w->draining;
+    pthread_mutex_unlock(&w->lock);
+    uint32_t all = (uint32_t)w->contract->credits;
+    return !draining && all > l->held ? all - l->held : 0;
+}
+
+static ty_status fill_hello(ty_worker *w, const ty_worker_link *l, Tyto__Hello *h) {
+    const ty_worker_contract *c = w->contract;
+    ty_status st = TY_OK;
+    h->incarnation = w->incarnation;
+    h->pid = (uint32_t)getpid();
+    h->credits = free_credits(w, l);
+    h->batch_limit = c->batch_limit > 0 ? (uint32_t)c->batch_limit : 1;
+    if (ty_pb_set_str(&h->stage, w->stage->name) != TY_OK ||
+        ty_pb_set_str(&h->worker, c->worker) != TY_OK ||
+        ty_pb_set_str(&h->model, c->model_id) != TY_OK ||
+        ty_pb_set_str(&h->pipeline, c->pipeline) != TY_OK ||
+        ty_pb_set_str(&h->cpu, c->cpu) != TY_OK || ty_pb_set_str(&h->kernels, c->kernels) != TY_OK)
+        return TY_ENOMEM;
+    for (int i = 0; st == TY_OK && i < c->n_takes; i++)
+        st = append_spec(c->takes[i], &h->takes, &h->n_takes);
+    for (int i = 0; st == TY_OK && i < c->n_gives; i++)
+        st = append_spec(c->gives[i], &h->gives, &h->n_gives);
+    return st;
+}
+
+/* Sends a message with that body; a broker that is away or full gets the next one. */
+static bool say(ty_worker_link *l, Tyto__Envelope__BodyCase c, void *body) {
+    ty_message *m = ty_message_new();
+    if (!m || !body) {
+        ty_message_destroy(&m);
+        if (body) protobuf_c_message_free_unpacked(body, NULL);
+        return false;
+    }
+    ty_message_set_body(m, c, body);
+    bool sent = ty_message_send(l->socket, false, &m, NULL) == TY_OK;
+    ty_message_destroy(&m);
+    return sent;
+}
+
+static void say_hello(ty_worker *w, ty_worker_link *l) {
+    Tyto__Hello *h = ty_pb_new(&tyto__hello__descriptor);
+    if (h && fill_hello(w, l, h) != TY_OK) {
+        tyto__hello__free_unpacked(h, NULL);
+        h = NULL;
+    }
+    if (!say(l, TYTO__ENVELOPE__BODY_HELLO, h) && !l->said_waiting) {
+        ty_info("waiting for a broker at %s", l->endpoint);
+        l->said_waiting = true;
+    }
+}
+
+static void say_heartbeat(ty_worker_link *l) {
+    Tyto__Heartbeat *h = ty_pb_new(&tyto__heartbeat__descriptor);
+    if (h) h->in_flight = l->held;
+    say(l, TYTO__ENVELOPE__BODY_HEARTBEAT, h);
+}
+
+/* The sign of life that is due: a heartbeat, or a hello while we are not welcome. */
+static void tick(ty_worker *w, ty_worker_link *l, int64_t now) {
+    int64_t interval = (int64_t)l->heartbeat_ms * 1000;
+    if (l->welcomed && now - l->heard_us > TY_HEARTBEATS_MISSED * interval) {
+        ty_warn("broker %s gave no sign for %d ms", l->endpoint,
+                TY_HEARTBEATS_MISSED * l->heartbeat_ms);
+        l->welcomed = false;
+    }
+    if (l->beat_us && now - l->beat_us < interval) return;
+    l->beat_us = now;
+    if (l->welcomed)
+        say_heartbeat(l);
+    else
+        say_hello(w, l);
+}
+
+/* ---- what we hear ---- */
+
+static void refuse_run(ty_worker *w, const ty_worker_link *l, ty_status st, const char *text) {
+    pthread_mutex_lock(&w->lock);
+    ty_fail(&w->refused, st, "broker %s refuses worker %s: %s", l->endpoint, w->contract->worker,
+            text);
+    w->leave = true;
+    pthread_cond_broadcast(&w->work);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static void on_welcome(ty_worker *w, ty_worker_link *l, const Tyto__Welcome *x) {
+    if (x->accepted) {
+        if (!l->welcomed) ty_info("welcome at broker %s", l->endpoint);
+        l->welcomed = true;
+        l->said_waiting = false;
+        if (x->heartbeat_ms > 0 && x->heartbeat_ms < 3600000)
+            l->heartbeat_ms = (int)x->heartbeat_ms;
+        return;
+    }
+    l->welcomed = false;
+    ty_status st = x->error ? ty_status_from_name(x->error->status) : TY_EINTERNAL;
+    const char *text = x->error ? x->error->text : "";
+    if (ty_status_transient(st))
+        ty_warn("broker %s is not ready for us: %s", l->endpoint, text);
+    else
+        refuse_run(w, l, st, text);
+}
+
+static void on_error(ty_worker *w, ty_worker_link *l, const Tyto__Error *e) {
+    ty_status st = ty_status_from_name(e->status);
+    if (st == TY_EVERSION) {
+        refuse_run(w, l, st, e->text);
+    } else if (st == TY_EUNAVAILABLE) {
+        /* It started anew, or took us for dead: introduce ourselves at once. */
+        if (l->welcomed) ty_info("broker %s does not know us: hello again", l->endpoint);
+        l->welcomed = false;
+        l->beat_us = 0;
+    } else {
+        ty_warn("broker %s: %s: %s", l->endpoint, e->status, e->text);
+    }
+}
+
+static void on_task(ty_worker *w, ty_worker_link *l, ty_message **m) {
+    const char *id = (*m)->env->request_id;
+    ty_job *j = ty_job_create(w, l, m);
+    if (!j) {
+        ty_error("req=%s lost: no memory for a job", id);
+        return;
+    }
+    l->held++;
+    pthread_mutex_lock(&w->lock);
+    TAILQ_INSERT_TAIL(&w->waiting, j, next);
+    pthread_cond_signal(&w->work);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* A waiting job is dropped, an open one is the compute thread's to end (a pure stage's comes to its
+ * end anyway, and the broker drops the result). */
+static void on_cancel(ty_worker *w, const ty_worker_link *l, uint64_t dispatch) {
+    ty_job *j;
+    pthread_mutex_lock(&w->lock);
+    TAILQ_FOREACH(j, &w->waiting, next)
+    if (j->link == l && j->task->env->dispatch == dispatch) break;
+    if (j) {
+        TAILQ_REMOVE(&w->waiting, j, next);
+    } else {
+        ty_job *o;
+        TAILQ_FOREACH(o, &w->open, next)
+        if (o->link == l && o->task->env->dispatch == dispatch) o->cancel_wanted = true;
+    }
+    pthread_mutex_unlock(&w->lock);
+    if (j) ty_job_fail(j, TY_ECANCELED, "cancelled before it was computed");
+}
+
+static void on_message(ty_worker *w, ty_worker_link *l, ty_message **m) {
+    const Tyto__Envelope *e = (*m)->env;
+    l->heard_us = ty_now_us();
+    switch (e->body_case) {
+    case TYTO__ENVELOPE__BODY_WELCOME: on_welcome(w, l, e->welcome); break;
+    case TYTO__ENVELOPE__BODY_HEARTBEAT: break;
+    case TYTO__ENVELOPE__BODY_TASK: on_task(w, l, m); break;
+    case TYTO__ENVELOPE__BODY_CANCEL: on_cancel(w, l, e->dispatch); break;
+    case TYTO__ENVELOPE__BODY_ERROR: on_error(w, l, e->error); break;
+    case TYTO__ENVELOPE__BODY_GOODBYE:
+        ty_info("broker %s says goodbye", l->endpoint);
+        l->welcomed = false;
+        break;
+    default: ty_warn("broker %s: unexpected message, body %d", l->endpoint, (int)e->body_case);
+    }
+}
+
+/* A message that could not be read.  One that names a task is answered, so that nobody waits. */
+static void on_bad_message(ty_worker *w, ty_worker_link *l, ty_message *m, const ty_err *err) {
+    ty_warn("broker %s: refused a message: %s", l->endpoint, err->text);
+    if (err->code == TY_EVERSION && !l->welcomed) refuse_run(w, l, err->code, err->text);
+    if (!m || m->env->dispatch == 0) return;
+    ty_message *answer = ty_message_new();
+    if (!answer || ty_message_copy_ids(answer, m) != TY_OK) {
+        ty_message_destroy(&answer);
+        return;
+    }
+    ty_message_set_error(answer, err->code, err->text, w->stage->name);
+    if (answer->env->body_case == TYTO__ENVELOPE__BODY_ERROR) answer->env->error->credits = 1;
+    l->held++; /* so that the answer lets go of it */
+    ty_worker_post(w, l, answer, true);
+}
+
+static void receive(ty_worker *w, ty_worker_link *l) {
+    for (int i = 0; i < RECV_AT_ONCE; i++) {
+        ty_message *m = NULL;
+        ty_err err = {0};
+        ty_status st = ty_message_recv(l->socket, false, &m, &err);
+        if (st == TY_ENOTFOUND) return;
+        if (st == TY_OK)
+            on_message(w, l, &m);
+        else
+            on_bad_message(w, l, m, &err);
+        ty_message_destroy(&m);
+    }
+}
+
+/* ---- what leaves ---- */
+
+/* The oldest of the outbox, left in it. */
+static ty_outgoing *peek(ty_worker *w, ty_worker_link *l) {
+    pthread_mutex_lock(&w->lock);
+    ty_outgoing *o = TAILQ_FIRST(&l->outbox);
+    pthread_mutex_unlock(&w->lock);
+    return o;
+}
+
+static void remove_outgoing(ty_worker *w, ty_worker_link *l, ty_outgoing *o) {
+    pthread_mutex_lock(&w->lock);
+    TAILQ_REMOVE(&l->outbox, o, next);
+    pthread_mutex_unlock(&w->lock);
+    if (o->closes && l->held > 0) l->held--;
+    ty_message_destroy(&o->m);
+    free(o);
+}
+
+/* True when everything has left. */
+static bool flush(ty_worker *w, ty_worker_link *l) {
+    for (ty_outgoing *o; (o = peek(w, l));) {
+        ty_err err;
+        if (!l->welcomed) return false;
+        ty_status st = ty_message_send(l->socket, false, &o->m, &err);
+        if (st == TY_EOVERLOAD) return false;
+        if (st != TY_OK) ty_error("broker %s: an answer is lost: %s", l->endpoint, err.text);
+        remove_outgoing(w, l, o);
+    }
+    return true;
+}
+
+static bool flush_all(ty_worker *w) {
+    bool all = true;
+    for (int i = 0; i < w->n_link; i++) all = flush(w, &w->link[i]) && all;
+    return all;
+}
+
+/* ---- the loop ---- */
+
+/* After SIGTERM no broker sends more; what has come already is still computed. */
+static void check_signals(ty_worker *w) {
+    int n = ty_worker_signals();
+    pthread_mutex_lock(&w->lock);
+    bool begins = n > 0 && !w->draining;
+    if (n > 0) w->draining = true;
+    if (n > 1) w->leave = true;
+    if (n > 0) pthread_cond_broadcast(&w->work);
+    pthread_mutex_unlock(&w->lock);
+    if (!begins) return;
+    ty_info("draining");
+    for (int i = 0; i < w->n_link; i++)
+        if (w->link[i].welcomed)
+            say(&w->link[i], TYTO__ENVELOPE__BODY_CREDIT, ty_pb_new(&tyto__credit__descriptor));
+}
+
+static bool is_finished(ty_worker *w) {
+    pthread_mutex_lock(&w->lock);
+    bool yes = w->finished;
+    pthread_mutex_unlock(&w->lock);
+    return yes;
+}
+
+static long next_timeout_ms(const ty_worker *w, bool flushed, int64_t now) {
+    int64_t until = now + 1000000;
+    for (int i = 0; i < w->n_link; i++) {
+        const ty_worker_link *l = &w->link[i];
+        int64_t beat = l->beat_us + (int64_t)l->heartbeat_ms * 1000;
+        if (beat < until) until = beat;
+        if (!flushed && l->welcomed && now + FULL_MS * 1000 < until) until = now + FULL_MS * 1000;
+    }
+    return until > now ? (long)((until - now + 999) / 1000) : 0;
+}
+
+static void wait_and_receive(ty_worker *w, long timeout_ms) {
+    zmq_pollitem_t item[TY_WORKER_LINKS_MAX + 1];
+    uint64_t count;
+    for (int i = 0; i < w->n_link; i++)
+        item[i] = (zmq_pollitem_t){.socket = w->link[i].socket, .events = ZMQ_POLLIN};
+    item[w->n_link] = (zmq_pollitem_t){.fd = w->wake_fd, .events = ZMQ_POLLIN};
+    if (zmq_poll(item, w->n_link + 1, timeout_ms) <= 0) return;
+    if ((item[w->n_link].revents & ZMQ_POLLIN) && read(w->wake_fd, &count, sizeof(count)) < 0)
+        return; /* another wake-up comes with the next write */
+    for (int i = 0; i < w->n_link; i++)
+        if (item[i].revents & ZMQ_POLLIN) receive(w, &w->link[i]);
+}
+
+static void leave(ty_worker *w) {
+    int64_t until = ty_now_us() + FLUSH_MS * 1000;
+    while (!flush_all(w) && ty_now_us() < until) wait_and_receive(w, FULL_MS);
+    for (int i = 0; i < w->n_link; i++)
+        if (w->link[i].welcomed)
+            say(&w->link[i], TYTO__ENVELOPE__BODY_GOODBYE, ty_pb_new(&tyto__goodbye__descriptor));
+}
+
+void *ty_worker_io(void *arg) {
+    ty_worker *w = arg;
+    while (!is_finished(w)) {
+        check_signals(w);
+        for (int i = 0; i < w->n_link; i++) tick(w, &w->link[i], ty_now_us());
+        bool flushed = flush_all(w);
+        wait_and_receive(w, next_timeout_ms(w, flushed, ty_now_us()));
+    }
+    leave(w);
+    return NULL;
+}
