@@ -1,0 +1,168 @@
+/*
+ * state.h - what the broker knows, for its own files alone.
+ *
+ *   peer.c    one connection: what is sent at once, what waits, when it was last heard
+ *   queue.c   tasks and their queues, per (stage, model)
+ *   workers.c  workers: hello, dispatch, results, loss
+ *   gateways.c gateways: hello, tasks, cancels, news about pipelines
+ *   broker.c  the sockets, the loop, the clock
+ *
+ * Everything belongs to the one thread of broker_run.  Peers that are found dead in the middle of
+ * something are only marked (`lost`) and removed by the loop, so that no list changes under a walk.
+ */
+#ifndef TY_BROKER_STATE_H
+#define TY_BROKER_STATE_H
+
+#include "common/wire/message.h"
+#include "services/broker/broker.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+enum {
+    BROKER_ID_MAX = 255,       /* a ROUTER's routing id */
+    BROKER_OUTBOX_MAX = 16384, /* messages that wait for a peer which does not read; more = lost */
+    BROKER_QUEUES_MAX = 256,   /* (stage, model) pairs */
+    BROKER_HOPS_MAX = 8,
+    BROKER_DEATHS_MAX = 3, /* so many workers may die with a task before the task is blamed */
+};
+
+typedef struct broker_peer {
+    void *socket; /* borrowed: the ROUTER it came by */
+    uint8_t id[BROKER_ID_MAX];
+    size_t id_len;
+    int64_t heard_us; /* monotonic */
+    STAILQ_HEAD(, broker_waiting) outbox;
+    int n_outbox;
+    const char *lost; /* why, when it is to be removed; a literal */
+} broker_peer;
+
+typedef struct broker_task broker_task;
+TAILQ_HEAD(broker_task_list, broker_task);
+
+typedef struct broker_queue {
+    TAILQ_ENTRY(broker_queue) next;
+    char *stage, *model;
+    struct broker_task_list tasks; /* by priority, then arrival */
+    int n, n_in_flight;
+    int n_worker;           /* alive, not draining */
+    bool had_worker;        /* ever */
+    int64_t alone_since_us; /* monotonic: since when n_worker is 0 */
+} broker_queue;
+
+typedef struct broker_worker {
+    TAILQ_ENTRY(broker_worker) next;
+    broker_peer peer;
+    ty_message *hello; /* its env->hello is the contract */
+    broker_queue *q;
+    uint32_t credits; /* tasks it takes before it grants more */
+    bool draining;
+    struct broker_task_list tasks; /* in flight, oldest first */
+    int n_task;
+} broker_worker;
+
+typedef struct broker_gateway {
+    TAILQ_ENTRY(broker_gateway) next;
+    broker_peer peer;
+    ty_message *hello; /* env->gateway_hello */
+} broker_gateway;
+
+struct broker_task {
+    TAILQ_ENTRY(broker_task) next; /* in its queue, or in its worker's list */
+    TAILQ_ENTRY(broker_task) all;
+    broker_gateway *gw;
+    broker_queue *q;      /* of its current hop */
+    broker_worker *owner; /* NULL while it waits */
+    ty_message *m;     /* the Task as the next dispatch sends it; env->attempt is that dispatch's */
+    uint64_t dispatch; /* number of the last dispatch */
+    int64_t queued_us; /* monotonic: when it came into the queue */
+    uint64_t waited_us;     /* there, until the last dispatch */
+    uint32_t first_attempt; /* of each hop */
+    int deaths;             /* workers lost with it */
+};
+
+struct broker {
+    broker_options opt;
+    void *zmq, *gw_socket, *wk_socket;
+    int wake_fd;
+    atomic_bool stop;
+
+    TAILQ_HEAD(, broker_worker) workers;
+    TAILQ_HEAD(, broker_gateway) gateways;
+    TAILQ_HEAD(, broker_queue) queues;
+    TAILQ_HEAD(, broker_task) tasks;
+    int n_queue, n_task;
+    uint64_t next_dispatch;
+
+    bool news; /* a pipeline's state may have changed */
+    int64_t news_us, beat_us, judged_us;
+    bool draining;
+    int64_t drain_until_us;
+    int64_t refused_log_us; /* log limiter */
+    int n_refused;
+};
+
+/* ---- peer.c ---- */
+
+void broker_peer_init(broker_peer *p, void *socket, const ty_message *from);
+void broker_peer_clear(broker_peer *p);
+bool broker_peer_is(const broker_peer *p, const ty_message *from);
+/* Sends or keeps the message for later; takes it over (NULL: it could not be made, out of memory).
+ * Marks the peer lost when it is gone or reads nothing. */
+void broker_peer_tell(broker_peer *p, ty_message *m);
+/* Sends what waits. */
+void broker_peer_flush(broker_peer *p);
+/* A new message with that body (taken over); NULL when out of memory. */
+ty_message *broker_make(Tyto__Envelope__BodyCase c, void *body);
+/* Answers the sender of `m` (consumed) with an Error, once, without keeping it. */
+void broker_refuse(void *socket, ty_message **m, ty_status st, const char *text);
+/* A Welcome that accepts nothing. */
+ty_message *broker_make_refusal(ty_status st, const char *text);
+
+/* ---- queue.c ---- */
+
+/* The queue of a stage and model, made when there is none.  Fails: TY_EOVERLOAD, TY_ENOMEM. */
+ty_status broker_queue_get(broker *b, const char *stage, const char *model, broker_queue **out,
+                           ty_err *err);
+broker_queue *broker_queue_find(broker *b, const char *stage, const char *model);
+/* Counts the workers that may take tasks from it. */
+void broker_queue_count(broker *b, broker_queue *q);
+/* A task for the gateway's message, not yet in a queue; takes *m over on success. */
+ty_status broker_task_create(broker *b, broker_gateway *gw, ty_message **m, broker_task **out,
+                             ty_err *err);
+/* Into the queue of its current hop: behind its equals, or before them.  Fails like broker_queue_get,
+ * and TY_EOVERLOAD when `limited` and the queue is full. */
+ty_status broker_task_queue(broker *b, broker_task *t, bool front, bool limited, ty_err *err);
+/* Out of its queue or its worker's list. */
+void broker_task_detach(broker_task *t);
+/* Frees it, wherever it is. */
+void broker_task_drop(broker *b, broker_task *t);
+/* Ends it: the gateway gets an Error. */
+void broker_task_fail(broker *b, broker_task *t, ty_status st, const char *text, const char *stage);
+/* Ends it without a word to the gateway; a worker that has it is told. */
+void broker_task_cancel(broker *b, broker_task *t);
+broker_task *broker_task_find(broker *b, const broker_gateway *gw, const char *request_id,
+                              uint32_t part);
+/* Deadlines, and stages that nobody serves. */
+void broker_tasks_expire(broker *b, int64_t now_us);
+void broker_queues_destroy(broker *b);
+
+/* ---- workers.c ---- */
+
+void broker_worker_message(broker *b, ty_message **m);
+void broker_worker_bad_message(broker *b, ty_message **m, const ty_err *why);
+/* Hands waiting tasks to workers with free credits. */
+void broker_dispatch(broker *b);
+void broker_workers_reap(broker *b);
+void broker_worker_destroy(broker *b, broker_worker *w);
+
+/* ---- gateways.c ---- */
+
+void broker_gateway_message(broker *b, ty_message **m);
+void broker_gateways_reap(broker *b);
+void broker_gateway_destroy(broker *b, broker_gateway *g);
+/* Sends every gateway the state of its pipelines. */
+void broker_gateways_news(broker *b);
+
+#endif

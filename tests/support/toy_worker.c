@@ -1,0 +1,199 @@
+/* toy_worker.c - see toy_worker.h. */
+#include "tests/support/toy_worker.h"
+
+#include "common/base/log.h"
+#include "common/wire/worker.h"
+#include "tests/support/process.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { OPEN_MAX_JOBS = 64, N_ARG = 12 };
+
+bool test_toy_is_asked(int argc, char **argv) {
+    return argc == N_ARG + 2 && strcmp(argv[1], "--toy-worker") == 0;
+}
+
+/* ---- pure ---- */
+
+static void compute(const test_toy *t, ty_job *j) {
+    ty_err err;
+    ty_tensor x;
+    if (ty_job_tensor(j, 0, NULL, &x, &err) != TY_OK) {
+        ty_job_fail(j, TY_EINVAL, "no tensor");
+        return;
+    }
+    const float *in = x.data;
+    if (in[0] == 666.0F) raise(SIGKILL);
+    if (in[0] == 404.0F) return;
+    if (in[0] == 500.0F) {
+        ty_job_fail(j, TY_EIMAGE, "not a picture");
+        return;
+    }
+    float *out = malloc(x.size_bytes);
+    for (size_t i = 0; i < x.size_bytes / sizeof(*out); i++) out[i] = in[i] + 1;
+    if (ty_job_add_output(j, t->gives, TYTO__DTYPE__DTYPE_F32, x.n_dim, x.shape, out, x.size_bytes,
+                          &err) != TY_OK) {
+        ty_job_fail(j, err.code, err.text);
+        return;
+    }
+    ty_job_set_flops(j, 8);
+    ty_job_done(j, NULL);
+}
+
+static void batch(void *ctx, ty_job **jobs, int n) {
+    const test_toy *t = ctx;
+    usleep((useconds_t)t->delay_ms * 1000);
+    for (int i = 0; i < n; i++) compute(t, jobs[i]);
+}
+
+/* ---- streaming ---- */
+
+typedef struct {
+    test_toy toy;
+    ty_job *job[OPEN_MAX_JOBS];
+    int given[OPEN_MAX_JOBS];
+    int n;
+} stream;
+
+static void submit(void *ctx, ty_job *j) {
+    stream *s = ctx;
+    if (s->n == OPEN_MAX_JOBS) {
+        ty_job_fail(j, TY_EOVERLOAD, "full");
+        return;
+    }
+    s->given[s->n] = 0;
+    s->job[s->n++] = j;
+}
+
+static void forget(stream *s, int i) {
+    s->n--;
+    s->job[i] = s->job[s->n];
+    s->given[i] = s->given[s->n];
+}
+
+static void give_token(ty_job *j, int index) {
+    char text[16];
+    Tyto__Chunk *c = ty_pb_new(&tyto__chunk__descriptor);
+    Tyto__TokenInfo *x = ty_pb_new(&tyto__token_info__descriptor);
+    snprintf(text, sizeof(text), "%d ", index);
+    ty_pb_set_str(&x->text, text);
+    x->id = index;
+    c->first = (uint32_t)index;
+    ty_pb_append(&c->tokens, &c->n_tokens, x);
+    ty_job_chunk(j, c, NULL);
+}
+
+static void end_stream(ty_job *j, int tokens, int rows) {
+    Tyto__DecodeResult *r = ty_pb_new(&tyto__decode_result__descriptor);
+    ty_pb_set_str(&r->finish_reason, "stop");
+    r->completion_tokens = (uint32_t)tokens;
+    ty_job_set_decode_timing(j, 1, 20, 300, (uint32_t)rows);
+    ty_job_done(j, r);
+}
+
+static int step(void *ctx) {
+    stream *s = ctx;
+    int rows = s->n;
+    usleep((useconds_t)s->toy.delay_ms * 1000);
+    for (int i = s->n - 1; i >= 0; i--) {
+        if (s->given[i] < s->toy.tokens) {
+            give_token(s->job[i], s->given[i]++);
+        } else {
+            end_stream(s->job[i], s->given[i], rows);
+            forget(s, i);
+        }
+    }
+    return s->n;
+}
+
+static void cancel(void *ctx, ty_job *j) {
+    stream *s = ctx;
+    for (int i = 0; i < s->n; i++)
+        if (s->job[i] == j) {
+            forget(s, i);
+            break;
+        }
+    ty_job_fail(j, TY_ECANCELED, "cancelled");
+}
+
+/* ---- the process ---- */
+
+static Tyto__TensorSpec *spec(Tyto__TensorSpec *s, int64_t *shape, const char *name, int cols) {
+    tyto__tensor_spec__init(s);
+    shape[0] = -1;
+    shape[1] = cols;
+    s->name = (char *)(uintptr_t)name;
+    s->dtype = TYTO__DTYPE__DTYPE_F32;
+    s->shape = shape;
+    s->n_shape = 2;
+    return s;
+}
+
+int test_toy_main(int argc, char **argv) {
+    (void)argc;
+    char **a = argv + 2;
+    stream s = {.toy = {.worker = a[0],
+                        .stage = a[1],
+                        .connect = a[2],
+                        .model = a[3],
+                        .takes = a[4],
+                        .gives = a[5],
+                        .takes_cols = atoi(a[6]),
+                        .gives_cols = atoi(a[7]),
+                        .batch_limit = atoi(a[8]),
+                        .credits = atoi(a[9]),
+                        .delay_ms = atoi(a[10]),
+                        .tokens = atoi(a[11])}};
+    const test_toy *t = &s.toy;
+    ty_stage stage = {.name = t->stage};
+    if (t->tokens > 0) {
+        stage.submit = submit;
+        stage.step = step;
+        stage.cancel = cancel;
+    } else {
+        stage.batch = batch;
+    }
+    Tyto__TensorSpec specs[2];
+    int64_t shapes[2][2];
+    Tyto__TensorSpec *takes[] = {spec(&specs[0], shapes[0], t->takes, t->takes_cols)};
+    Tyto__TensorSpec *gives[] = {spec(&specs[1], shapes[1], t->gives, t->gives_cols)};
+    ty_worker_contract c = {.connect = t->connect,
+                            .worker = t->worker,
+                            .pipeline = "toy",
+                            .model_id = t->model,
+                            .batch_limit = t->batch_limit,
+                            .credits = t->credits,
+                            .takes = takes,
+                            .n_takes = 1,
+                            .gives = gives,
+                            .n_gives = 1};
+    ty_err err = {0};
+    ty_log_init(t->worker, TY_LOG_INFO);
+    void *ctx = t->tokens > 0 ? (void *)&s : (void *)&s.toy;
+    ty_status st = ty_worker_run(&stage, ctx, &c, &err);
+    if (st != TY_OK) ty_error("ends: %s", err.text);
+    /* So that a test can tell which refusal it was. */
+    return st == TY_OK ? 0 : 100 + (int)st;
+}
+
+pid_t test_toy_spawn(const test_toy *t, const char *log_path) {
+    char number[6][16], model[64];
+    const int value[6] = {t->takes_cols ? t->takes_cols : 4,
+                          t->gives_cols ? t->gives_cols : 4,
+                          t->batch_limit ? t->batch_limit : 4,
+                          t->credits ? t->credits : 8,
+                          t->delay_ms,
+                          t->tokens};
+    for (int i = 0; i < 6; i++) snprintf(number[i], sizeof(number[i]), "%d", value[i]);
+    snprintf(model, sizeof(model), "model-%s", t->stage);
+    const char *argv[] = {"/proc/self/exe", "--toy-worker", t->worker,
+                          t->stage,         t->connect,     t->model ? t->model : model,
+                          t->takes,         t->gives,       number[0],
+                          number[1],        number[2],      number[3],
+                          number[4],        number[5],      NULL};
+    return test_spawn((char *const *)(uintptr_t)argv, log_path);
+}
