@@ -5,6 +5,8 @@
 #ifndef TY_CHAT_SAMPLING_H
 #define TY_CHAT_SAMPLING_H
 
+#include "common/base/err.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -31,5 +33,8 @@ typedef struct {
 
 /* Greedy, one beam, max_tokens 256, everything else off. */
 void ty_sampling_default(ty_sampling *s);
+/* Are all values in range and do they go together?  TY_EINVAL or TY_EUNSUPPORTED; *field (may be NULL)
+ * is then the name of the one that is wrong, as a request spells it. */
+ty_status ty_sampling_check(const ty_sampling *s, const char **field, ty_err *err);
 
 #endif

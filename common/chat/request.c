@@ -1,0 +1,134 @@
+/* request.c - a chat request in memory: building, counting, checking.  JSON: request_json.c. */
+#include "common/chat/request.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PLACEHOLDER "<image>"
+
+const char *ty_role_name(ty_role r) {
+    static const char *const names[] = {"system", "user", "assistant"};
+    return r <= TY_ROLE_ASSISTANT ? names[r] : "?";
+}
+
+bool ty_chat_template_known(const char *name) {
+    return strcmp(name, "readme") == 0 || strcmp(name, "serve") == 0;
+}
+
+ty_status ty_chat_request_init(ty_chat_request *r) {
+    *r = (ty_chat_request){.template_name = strdup("readme"), .model = strdup("")};
+    ty_sampling_default(&r->sampling);
+    if (r->template_name && r->model) return TY_OK;
+    ty_chat_request_clear(r);
+    return TY_ENOMEM;
+}
+
+void ty_chat_request_clear(ty_chat_request *r) {
+    for (int i = 0; i < r->n_turn; i++) {
+        for (int j = 0; j < r->turn[i].n_part; j++) free(r->turn[i].part[j].text);
+        free(r->turn[i].part);
+    }
+    free(r->turn);
+    free(r->prompt);
+    free(r->template_name);
+    free(r->model);
+    *r = (ty_chat_request){0};
+}
+
+ty_status ty_chat_add_turn(ty_chat_request *r, ty_role role, ty_err *err) {
+    if (r->n_turn >= TY_CHAT_TURNS_MAX)
+        return ty_fail(err, TY_ELIMIT, "more than %d messages", TY_CHAT_TURNS_MAX);
+    ty_turn *p = realloc(r->turn, ((size_t)r->n_turn + 1) * sizeof *p);
+    if (!p) return ty_fail(err, TY_ENOMEM, "out of memory");
+    r->turn = p;
+    r->turn[r->n_turn++] = (ty_turn){.role = role};
+    return TY_OK;
+}
+
+/* Takes text over when it succeeds. */
+static ty_status add_part(ty_chat_request *r, bool is_image, char *text, ty_err *err) {
+    if (!r->n_turn) return ty_fail(err, TY_EINVAL, "a part needs a turn to stand in");
+    ty_turn *turn = &r->turn[r->n_turn - 1];
+    if (turn->n_part >= 1 << 20) return ty_fail(err, TY_ELIMIT, "too many parts in one message");
+    ty_part *p = realloc(turn->part, ((size_t)turn->n_part + 1) * sizeof *p);
+    if (!p) return ty_fail(err, TY_ENOMEM, "out of memory");
+    turn->part = p;
+    turn->part[turn->n_part++] = (ty_part){is_image, text};
+    return TY_OK;
+}
+
+ty_status ty_chat_add_text(ty_chat_request *r, const char *text, size_t len, ty_err *err) {
+    if (memchr(text, '\0', len))
+        return ty_fail(err, TY_EUNSUPPORTED, "a text with a NUL character is not supported");
+    char *copy = malloc(len + 1);
+    if (!copy) return ty_fail(err, TY_ENOMEM, "out of memory");
+    memcpy(copy, text, len);
+    copy[len] = '\0';
+    ty_status st = add_part(r, false, copy, err);
+    if (st != TY_OK) free(copy);
+    return st;
+}
+
+ty_status ty_chat_add_image(ty_chat_request *r, const char *url, ty_err *err) {
+    if (ty_chat_request_images(r) >= TY_CHAT_IMAGES_MAX)
+        return ty_fail(err, TY_ELIMIT, "more than %d pictures", TY_CHAT_IMAGES_MAX);
+    char *copy = url ? strdup(url) : NULL;
+    if (url && !copy) return ty_fail(err, TY_ENOMEM, "out of memory");
+    ty_status st = add_part(r, true, copy, err);
+    if (st != TY_OK) free(copy);
+    return st;
+}
+
+static int count_placeholders(const char *text) {
+    int n = 0;
+    while ((text = strstr(text, PLACEHOLDER))) {
+        text += strlen(PLACEHOLDER);
+        n++;
+    }
+    return n;
+}
+
+int ty_chat_request_images(const ty_chat_request *r) {
+    if (r->prompt) return count_placeholders(r->prompt);
+    int n = 0;
+    for (int i = 0; i < r->n_turn; i++)
+        for (int j = 0; j < r->turn[i].n_part; j++) n += r->turn[i].part[j].is_image;
+    return n;
+}
+
+static ty_status check_part(const ty_turn *t, const ty_part *p, ty_err *err) {
+    if (p->is_image && t->role != TY_ROLE_USER)
+        return ty_fail(err, TY_EINVAL, "a picture in a %s message; only a user's may have one",
+                       ty_role_name(t->role));
+    if (!p->is_image && strstr(p->text, PLACEHOLDER))
+        return ty_fail(
+            err, TY_EINVAL,
+            "the text contains \"" PLACEHOLDER "\", the model's placeholder for a picture, "
+            "without a picture for it: send the picture as a part of its own, or write the "
+            "word another way");
+    return TY_OK;
+}
+
+ty_status ty_chat_request_check(const ty_chat_request *r, int *turn, ty_err *err) {
+    int unused;
+    if (!turn) turn = &unused;
+    *turn = -1;
+    if (r->prompt) return TY_OK;
+    int n_user = 0;
+    for (int i = 0; i < r->n_turn; i++) {
+        n_user += r->turn[i].role == TY_ROLE_USER;
+        for (int j = 0; j < r->turn[i].n_part; j++) {
+            *turn = i;
+            ty_status st = check_part(&r->turn[i], &r->turn[i].part[j], err);
+            if (st != TY_OK) return st;
+        }
+    }
+    *turn = -1;
+    if (!n_user) return ty_fail(err, TY_EINVAL, "there is no user message to answer");
+    *turn = r->n_turn - 1;
+    if (r->turn[r->n_turn - 1].role == TY_ROLE_ASSISTANT)
+        return ty_fail(err, TY_EINVAL,
+                       "the last message is the assistant's; to be answered it must be a user's");
+    *turn = -1;
+    return TY_OK;
+}
