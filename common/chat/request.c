@@ -88,11 +88,16 @@ static int count_placeholders(const char *text) {
     return n;
 }
 
+int ty_turn_images(const ty_turn *t) {
+    int n = 0;
+    for (int i = 0; i < t->n_part; i++) n += t->part[i].is_image;
+    return n;
+}
+
 int ty_chat_request_images(const ty_chat_request *r) {
     if (r->prompt) return count_placeholders(r->prompt);
     int n = 0;
-    for (int i = 0; i < r->n_turn; i++)
-        for (int j = 0; j < r->turn[i].n_part; j++) n += r->turn[i].part[j].is_image;
+    for (int i = 0; i < r->n_turn; i++) n += ty_turn_images(&r->turn[i]);
     return n;
 }
 

@@ -61,6 +61,7 @@ bool ty_chat_template_known(const char *name);
 ty_status ty_chat_request_check(const ty_chat_request *r, int *turn, ty_err *err);
 /* Number of picture parts in the turns; for a verbatim prompt the number of "<image>" in it. */
 int ty_chat_request_images(const ty_chat_request *r);
+int ty_turn_images(const ty_turn *t);
 /* Appends a turn / a part; text is copied (NULL allowed for pictures).  For `tyto run`, chat, tests. */
 ty_status ty_chat_request_init(ty_chat_request *r);
 ty_status ty_chat_add_turn(ty_chat_request *r, ty_role role, ty_err *err);
