@@ -1,0 +1,256 @@
+/*
+ * Prompts against the reference: messages give the golden prompt texts, these give the golden ids;
+ * the web server's form and its clean-up of answers.  Runs over tests/golden/v1-micro, or over the
+ * directories that TYTO_GOLDEN_MODELS names (separated by ':').
+ */
+#include "tests/support/ty_test.h"
+
+#include "common/model/prompt.h"
+#include "common/model/safetensors.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const default_models = "tests/golden/v1-micro";
+
+static void must(ty_status st, const ty_err *err) {
+    if (st != TY_OK) fail_msg("%s: %s", ty_status_name(st), err->text);
+}
+
+static void each_model(void (*check)(const char *dir, json_t *golden)) {
+    const char *env = getenv("TYTO_GOLDEN_MODELS");
+    char *list = strdup(env && *env ? env : default_models), *save = NULL;
+    assert_non_null(list);
+    for (char *dir = strtok_r(list, ":", &save); dir; dir = strtok_r(NULL, ":", &save)) {
+        char *file = NULL;
+        json_error_t where;
+        assert_true(asprintf(&file, "%s/golden.json", dir) > 0);
+        json_t *golden = json_load_file(file, 0, &where);
+        if (!golden) fail_msg("%s: %s", file, where.text);
+        check(dir, golden);
+        json_decref(golden);
+        free(file);
+    }
+    free(list);
+}
+
+static json_t *new_turn(json_t *messages, const char *role) {
+    json_t *parts = json_array();
+    json_array_append_new(messages, json_pack("{s:s,s:o}", "role", role, "content", parts));
+    return parts;
+}
+
+/* The messages that a client would send to get this prompt: "Human:" lines are parts of one turn, other
+ * lines go on with the text before. */
+static json_t *messages_of(const char *prompt) {
+    json_t *messages = json_array(), *parts = NULL;
+    const char *line = strchr(prompt, '\n') + 1;
+    for (const char *end; (end = strchr(line, '\n')); line = end + 1) {
+        size_t len = (size_t)(end - line);
+        if (strncmp(line, "AI: ", 4) == 0) {
+            json_t *answer = new_turn(messages, "assistant");
+            json_array_append_new(
+                answer, json_pack("{s:s,s:s#}", "type", "text", "text", line + 4, (int)len - 4));
+            parts = NULL;
+            continue;
+        }
+        assert_int_equal(strncmp(line, "Human: ", 7), 0);
+        if (!parts) parts = new_turn(messages, "user");
+        bool image = len == 14 && strncmp(line + 7, "<image>", 7) == 0;
+        json_array_append_new(
+            parts, image ? json_pack("{s:s}", "type", "image")
+                         : json_pack("{s:s,s:s#}", "type", "text", "text", line + 7, (int)len - 7));
+    }
+    assert_string_equal(line, "AI: ");
+    return messages;
+}
+
+static void render(json_t *messages, const char *template, ty_buf *out) {
+    ty_chat_request r;
+    ty_err err = {0};
+    char param[64];
+    json_t *body = json_pack("{s:O,s:s}", "messages", messages, "template", template);
+    char *text = json_dumps(body, 0);
+    must(ty_chat_request_parse(&r, text, strlen(text), false, param, sizeof param, &err), &err);
+    *out = ty_buf_make(1 << 20);
+    must(ty_prompt_render(&r, out, &err), &err);
+    ty_chat_request_clear(&r);
+    free(text);
+    json_decref(body);
+}
+
+static void check_templates(const char *dir, json_t *golden) {
+    const char *name;
+    json_t *prompt;
+    int n = 0;
+    json_object_foreach(json_object_get(golden, "prompts"), name, prompt) {
+        const char *want = json_string_value(json_object_get(prompt, "text"));
+        json_t *messages = messages_of(want);
+        ty_buf got;
+        render(messages, "readme", &got);
+        assert_string_equal(got.data, want);
+        ty_buf_clear(&got);
+        json_decref(messages);
+        n++;
+    }
+    print_message("%s: %d prompts\n", dir, n);
+    assert_true(n >= 2);
+}
+
+static void messages_give_the_golden_prompt(void **state) {
+    (void)state;
+    each_model(check_templates);
+}
+
+static void check_ids(const char *dir, const ty_tokenizer *t, const ty_safetensors *tensors,
+                      const char *key, const char *text, int rows) {
+    ty_err err = {0};
+    ty_ids ids = {0};
+    int n_images = 0;
+    ty_tensor want;
+    must(ty_safetensors_find(tensors, key, &want, &err), &err);
+    must(ty_prompt_tokenize(t, TY_TOKENIZE_FAST, text, strlen(text), rows, &ids, &n_images, &err),
+         &err);
+    if (ids.n != want.shape[0])
+        fail_msg("%s %s: %d ids, want %d", dir, key, ids.n, (int)want.shape[0]);
+    for (int i = 0; i < ids.n; i++) {
+        int64_t id;
+        memcpy(&id, (const char *)want.data + 8 * i, sizeof id);
+        if (ids.id[i] != id) fail_msg("%s %s: id %d is %d", dir, key, i, ids.id[i]);
+    }
+    ty_ids_clear(&ids);
+}
+
+static void check_all_ids(const char *dir, json_t *golden) {
+    ty_err err = {0};
+    ty_tokenizer *t = NULL;
+    ty_safetensors *tensors = NULL;
+    char file[1100], key[200];
+    snprintf(file, sizeof file, "%s/tokenizer.model", dir);
+    must(ty_tokenizer_from_spm(&t, file, &err), &err);
+    snprintf(file, sizeof file, "%s/golden.safetensors", dir);
+    must(ty_safetensors_open(&tensors, file, &err), &err);
+    json_t *sizes = json_object_get(json_object_get(golden, "model"), "sizes");
+    int rows = 1 + (int)json_integer_value(json_object_get(json_object_get(sizes, "ab"), "q"));
+    const char *name;
+    json_t *prompt;
+    json_object_foreach(json_object_get(golden, "prompts"), name, prompt) {
+        snprintf(key, sizeof key, "prompt/%s/input_ids", name);
+        check_ids(dir, t, tensors, key, json_string_value(json_object_get(prompt, "text")), rows);
+    }
+    json_t *quirk = json_object_get(golden, "quirk_adjacent_images");
+    if (quirk)
+        check_ids(dir, t, tensors, "quirk/adjacent_images/input_ids",
+                  json_string_value(json_object_get(quirk, "text")), rows);
+    ty_safetensors_close(&tensors);
+    ty_tokenizer_destroy(&t);
+}
+
+static void prompts_give_the_golden_ids(void **state) {
+    (void)state;
+    each_model(check_all_ids);
+}
+
+/* The web server's messages: pictures stand in the text as "<image>". */
+static json_t *serve_messages(json_t *pairs) {
+    json_t *messages = json_array(), *pair;
+    size_t i;
+    json_array_foreach(pairs, i, pair) {
+        const char *text = json_string_value(json_array_get(pair, 1)), *mark;
+        bool human = strcmp(json_string_value(json_array_get(pair, 0)), "Human") == 0;
+        if (!text) continue;
+        json_t *parts = new_turn(messages, human ? "user" : "assistant");
+        for (; (mark = strstr(text, "<image>")); text = mark + 7) {
+            json_array_append_new(
+                parts, json_pack("{s:s,s:s#}", "type", "text", "text", text, (int)(mark - text)));
+            json_array_append_new(parts, json_pack("{s:s}", "type", "image"));
+        }
+        json_array_append_new(parts, json_pack("{s:s,s:s}", "type", "text", "text", text));
+    }
+    return messages;
+}
+
+static int count(const char *text, const char *word) {
+    int n = 0;
+    for (; (text = strstr(text, word)); text += strlen(word)) n++;
+    return n;
+}
+
+/* Where the web server drops pictures (several in a line), we refuse. */
+static void refuses(json_t *messages) {
+    ty_chat_request r;
+    ty_err err = {0};
+    json_t *body = json_pack("{s:O,s:s}", "messages", messages, "template", "serve");
+    char *text = json_dumps(body, 0);
+    ty_buf out = ty_buf_make(1 << 20);
+    must(ty_chat_request_parse(&r, text, strlen(text), false, NULL, 0, &err), &err);
+    assert_int_equal(ty_prompt_render(&r, &out, &err), TY_EINVAL);
+    assert_non_null(strstr(err.text, "pictures"));
+    ty_chat_request_clear(&r);
+    ty_buf_clear(&out);
+    free(text);
+    json_decref(body);
+}
+
+static void check_serve(const char *dir, json_t *golden) {
+    json_t *all = json_object_get(json_object_get(golden, "serve"), "prompts"), *p;
+    size_t i;
+    int n = 0;
+    json_array_foreach(all, i, p) {
+        json_t *messages = serve_messages(json_object_get(p, "messages"));
+        const char *want = json_string_value(json_object_get(p, "model_input"));
+        const char *before = json_string_value(json_object_get(p, "get_prompt"));
+        if (count(want, "<image>") < count(before, "<image>")) {
+            refuses(messages);
+        } else {
+            ty_buf got;
+            render(messages, "serve", &got);
+            assert_string_equal(got.data, want);
+            ty_buf_clear(&got);
+            n++;
+        }
+        json_decref(messages);
+    }
+    if (all) print_message("%s: %d of the web server's prompts\n", dir, n);
+}
+
+static void messages_give_the_web_servers_prompt(void **state) {
+    (void)state;
+    each_model(check_serve);
+}
+
+static void check_clean(json_t *cases, ty_status (*clean)(const char *, size_t, ty_buf *)) {
+    json_t *c;
+    size_t i;
+    json_array_foreach(cases, i, c) {
+        const char *in = json_string_value(json_object_get(c, "inp"));
+        ty_buf out = ty_buf_make(1 << 20);
+        assert_int_equal(clean(in, strlen(in), &out), TY_OK);
+        assert_string_equal(out.data, json_string_value(json_object_get(c, "out")));
+        ty_buf_clear(&out);
+    }
+}
+
+static void check_post_process(const char *dir, json_t *golden) {
+    (void)dir;
+    json_t *serve = json_object_get(golden, "serve");
+    check_clean(json_object_get(serve, "post_process_output"), ty_prompt_post_process);
+    check_clean(json_object_get(serve, "post_process_code"), ty_prompt_post_process_code);
+}
+
+static void answers_are_cleaned_as_the_web_server_does(void **state) {
+    (void)state;
+    each_model(check_post_process);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(messages_give_the_golden_prompt),
+        cmocka_unit_test(prompts_give_the_golden_ids),
+        cmocka_unit_test(messages_give_the_web_servers_prompt),
+        cmocka_unit_test(answers_are_cleaned_as_the_web_server_does),
+    };
+    return cmocka_run_group_tests_name("golden prompt", tests, NULL, NULL);
+}
