@@ -33,8 +33,8 @@ ISA.kernel_avx2   := -mavx2 -mfma -mf16c
 ISA.kernel_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c
 ISA.kernel_avx512vnni := $(ISA.kernel_avx512) -mavx512vnni
 # These emulate 512-bit vectors inside one object file: how they are passed does not matter.
-ISA.test_kernel_avx512 := -Wno-psabi
-ISA.test_kernel_avx512vnni := -Wno-psabi
+ISA.test_kernel_avx512 := -Wno-psabi -Wno-pass-failed
+ISA.test_kernel_avx512vnni := $(ISA.test_kernel_avx512)
 
 ARCH_SRC := $(wildcard $(KERNELS.$(ARCH):%=common/math/arch/kernel_%.c))
 PROTO_C := $(patsubst proto/%.proto,$(GEN)/%.pb-c.c,$(wildcard proto/*.proto))

@@ -16,7 +16,7 @@
 #include <sys/mman.h>
 
 enum {
-    K_BLOCK = 256,         /* k of a panel piece: 16 KiB of f32 at 16 columns */
+    K_BLOCK = 512,         /* k of a panel piece: 16 KiB of f32 at 16 columns */
     ROW_BLOCK = 120,       /* rows of a task: x piece 120 KiB, half of a small L2 */
     COLUMN_BLOCK = 256,    /* columns of a task with many rows */
     TASK_MACS = 64 * 1024, /* under this a task is not worth another thread */

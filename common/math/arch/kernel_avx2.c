@@ -180,6 +180,12 @@ INLINE void block_q4(int m, const int8_t *const *x, const int32_t *nsum, const u
     }
 }
 
+/* A block of the panel 2 KiB ahead: one or two rows run at the speed of memory, and the hardware's own
+ * prefetch alone leaves a third of a core's read rate unused. */
+INLINE void fetch_ahead(const uint8_t *block, int bytes) {
+    for (int i = 0; i < bytes; i += 64) __builtin_prefetch(block + 2048 + i, 0, 3);
+}
+
 INLINE void tile_q(bool four, int m, int64_t n_block, const ty_qrows *x, const uint8_t *w, float *c,
                    int64_t ldc) {
     _Alignas(32) float y[QMR][NR];
@@ -193,6 +199,7 @@ INLINE void tile_q(bool four, int m, int64_t n_block, const ty_qrows *x, const u
         __m256i sum[QMR][2];
         int32_t nsum[QMR] = {0};
         __m256 s0 = scales8(w, 0), s1 = scales8(w, 1);
+        if (m <= 3) fetch_ahead(w, NR * (four ? 18 : 34));
         for (int i = 0; i < m && four; i++) nsum[i] = x->nsum[i * x->ldd + b];
         if (four)
             block_q4(m, q, nsum, w + 2 * NR, sum);
