@@ -131,6 +131,8 @@ static ty_status serve(abstractor *a, ty_err *err) {
     ty_stage_spec_init(&s.takes, "image_features", TYTO__DTYPE__DTYPE_F32, 2, features);
     ty_stage_spec_init(&s.gives, "visual_tokens", TYTO__DTYPE__DTYPE_F32, 2, tokens);
     ty_worker_contract c = ty_stage_contract(&opt, abstractor_model_id(a), &s.takes, &s.gives);
+    c.cpu = ty_cpu_name();
+    c.kernels = ty_cpu_kernels();
     ty_info("serve model=%s id=%s kernels=%s batch=%d", opt.model, abstractor_model_id(a),
             ty_cpu_kernels(), opt.batch);
     ty_status st = ty_worker_run(&stage, &s, &c, err);

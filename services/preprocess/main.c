@@ -4,6 +4,7 @@
  */
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/math/cpu.h"
 #include "common/math/pool.h"
 #include "common/model/safetensors.h"
 #include "common/wire/stage_options.h"
@@ -168,6 +169,7 @@ static ty_status serve(preprocess *p, ty_err *err) {
     ty_stage_spec_init(&s.takes, "picture", TYTO__DTYPE__DTYPE_U8, 1, file);
     ty_stage_spec_init(&s.gives, "pixel_values", TYTO__DTYPE__DTYPE_F32, 3, pixels);
     ty_worker_contract c = ty_stage_contract(&opt, preprocess_model_id(p), &s.takes, &s.gives);
+    c.cpu = ty_cpu_name();
     ty_status st = ty_pool_create(&s.pool, opt.threads, err);
     if (st != TY_OK) return st;
     ty_info("serve model=%s id=%s mode=%s batch=%d", opt.model, preprocess_model_id(p),
@@ -201,6 +203,7 @@ int main(int argc, char **argv) {
     ty_status st = ty_stage_options_check(&opt, TY_OPTION_LIST_MAX, &err);
     if (st == TY_OK && own.mode && mode < 0)
         st = ty_fail(&err, TY_EINVAL, "--mode %s: want native, rgb, pad, resize or crop", own.mode);
+    if (st == TY_OK) st = ty_cpu_check(&err);
     int usage = st != TY_OK;
     if (st == TY_OK) st = run(mode, &err);
     if (st == TY_OK) return 0;

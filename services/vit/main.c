@@ -123,6 +123,8 @@ static ty_status serve(vit *v, ty_err *err) {
     ty_stage_spec_init(&s.takes, "pixel_values", TYTO__DTYPE__DTYPE_F32, 3, pixels);
     ty_stage_spec_init(&s.gives, "image_features", TYTO__DTYPE__DTYPE_F32, 2, features);
     ty_worker_contract c = ty_stage_contract(&opt, vit_model_id(v), &s.takes, &s.gives);
+    c.cpu = ty_cpu_name();
+    c.kernels = ty_cpu_kernels();
     ty_info("serve model=%s id=%s kernels=%s batch=%d", opt.model, vit_model_id(v),
             ty_cpu_kernels(), opt.batch);
     ty_status st = ty_worker_run(&stage, &s, &c, err);
