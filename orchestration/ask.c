@@ -215,6 +215,7 @@ static ty_status post(const options *o, const char *body, stream *s, ty_err *err
     if (st == TY_OK && reply.status != 200) st = refused(&reply, url, err);
     ty_buf_clear(&reply.body);
     if (s->any) putchar('\n');
+    (void)fflush(stdout); /* before the receipt on stderr */
     if (st == TY_OK && s->failed) return ty_fail(err, TY_EIO, "the answer is not complete");
     if (st == TY_OK && !s->done)
         return ty_fail(err, TY_EIO, "%s: the stream ended before [DONE]", url);

@@ -172,6 +172,8 @@ static ty_status add_gateway(const fleet *f, int index, supervisor *s, ty_err *e
     if (st == TY_OK) st = add_option(&c, "--listen", listen, err);
     for (int i = 0; i < f->n_pipeline && st == TY_OK; i++)
         st = add_option(&c, "--pipeline", f->pipeline_dir[i], err);
+    if (st == TY_OK) st = add_option(&c, "--timeout-s", f->timeout, err);
+    if (st == TY_OK) st = add_option(&c, "--drain-s", f->drain, err);
     if (st == TY_OK) st = add_option(&c, "--api-key-file", f->api_key_file, err);
     if (st == TY_OK) st = add_option(&c, "--log-level", f->log_level, err);
     if (st == TY_OK) st = supervisor_add(s, &c, err);

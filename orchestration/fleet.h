@@ -21,7 +21,8 @@ typedef struct {
     const char *transport; /* "ipc" | "tcp" */
     /* as given, NULL = the program's default */
     const char *threads, *compute, *kv, *context, *kv_mib, *batch, *max_rows;
-    const char *api_key_file, *log_level;
+    const char *api_key_file, *log_level, *timeout;
+    char drain[16];           /* seconds that a gateway's open requests get at the end */
     char bin_dir[STATE_PATH]; /* where the programs are */
     char workers_endpoint[STATE_ENDPOINT], gateways_endpoint[STATE_ENDPOINT];
 } fleet;

@@ -151,11 +151,11 @@ void state_release(state_dir *s) {
     s->lock_fd = -1;
 }
 
-void state_remove(const char *dir) {
+void state_remove(const char *dir, bool keep_logs) {
     char log[STATE_PATH];
     if (!state_path(dir, "log", log)) return;
-    remove_files(log);
-    (void)rmdir(log);
+    if (!keep_logs) remove_files(log);
+    (void)rmdir(log); /* both fail when something is left in them, as they should */
     (void)rmdir(dir);
 }
 

@@ -13,6 +13,7 @@
 
 #include "common/base/err.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 enum { STATE_PATH = 1024, STATE_ENDPOINT = 160 };
@@ -30,8 +31,8 @@ ty_status state_resolve(const char *given, char out[STATE_PATH], ty_err *err);
 ty_status state_acquire(state_dir *s, const char *dir, ty_err *err);
 /* Removes all but the logs and drops the lock.  Safe on a zeroed or failed one with lock_fd -1. */
 void state_release(state_dir *s);
-/* Removes a released directory for good: its logs, itself. */
-void state_remove(const char *dir);
+/* Removes a released directory for good: its logs, itself.  keep_logs: only when there are none. */
+void state_remove(const char *dir, bool keep_logs);
 /* The live owner of dir.  TY_ENOTFOUND: nothing runs there. */
 ty_status state_owner(const char *dir, pid_t *pid, ty_err *err);
 /* STATE/name; false when it does not fit. */

@@ -418,7 +418,8 @@ static void read_signals(supervisor *s) {
     struct signalfd_siginfo info;
     while (read(s->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
         if (info.ssi_signo == SIGCHLD) continue; /* reaped each turn */
-        if (info.ssi_signo == SIGHUP && s->opt.ignore_hangup) continue;
+        /* a terminal that goes away after Ctrl-C is not a second wish */
+        if (info.ssi_signo == SIGHUP && (s->opt.ignore_hangup || s->stopping)) continue;
         ty_info("signal=%u stopping", info.ssi_signo);
         if (s->stopping)
             kill_all(s);
@@ -479,7 +480,6 @@ ty_status supervisor_run(supervisor *s, ty_err *err) {
     s->begun_us = ty_now_us();
     loop(s);
     close(s->signal_fd);
-    (void)sigprocmask(SIG_SETMASK, &s->old_mask, NULL);
     if (s->end_status != TY_OK && err) *err = s->end;
     return s->end_status;
 }

@@ -51,6 +51,7 @@ ty_status supervisor_add(supervisor *s, supervisor_child *c, ty_err *err);
  * Runs until SIGTERM, SIGINT (or SIGHUP), then stops all children; a second signal kills them at once.
  * Returns TY_OK after an ordered end.  Fails, with all children gone: TY_EUNAVAILABLE (a child cannot
  * start: what its log says), TY_ETIMEOUT (not ready within start_ms), TY_EIO.
+ * The signals stay blocked afterwards: they must not cut the caller's clean-up short.
  * A child that dies after the start is started again: at once, then after 100 ms, 200 ms ... 5 s.
  */
 ty_status supervisor_run(supervisor *s, ty_err *err);

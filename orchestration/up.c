@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,7 @@ typedef struct {
     ty_option_list pipeline;
     const char *listen, *state, *transport, *threads, *compute, *kv, *context, *kv_mib, *batch,
         *max_rows;
-    const char *api_key_file, *log_level, *on_ready;
+    const char *api_key_file, *log_level, *on_ready, *timeout;
     int workers[TY_STAGE_COUNT], gateways, brokers, start_timeout, stop_timeout;
     bool detach, temporary;
 } up_options;
@@ -38,21 +39,35 @@ typedef struct {
 
 /* ---- readiness ---- */
 
+/* The first thing that /readyz says is missing: a broker, or a model's stage. */
+static void what_is_missing(const char *body, size_t len, int i, char *why) {
+    static const char *const lists[][2] = {{"brokers", "up"}, {"models", "ready"}};
+    json_t *all = json_loadb(body, len, 0, NULL), *one;
+    const char *reason = "not ready";
+    for (int k = 1; k >= 0; k--) {
+        size_t at;
+        json_array_foreach(json_object_get(all, lists[k][0]), at, one) {
+            const char *text = json_string_value(json_object_get(one, "reason"));
+            if (json_is_false(json_object_get(one, lists[k][1])) && text && *text) reason = text;
+        }
+    }
+    snprintf(why, SUPERVISOR_PROBE_TEXT, "gateway.%d: %.200s", i, reason);
+    json_decref(all);
+}
+
 static bool gateway_ready(const fleet *f, int i, char *why) {
-    char url[320];
+    char base[320], url[336];
     ty_err err = {0};
     http_reply reply;
-    fleet_url(f, i, url, sizeof(url) - 16);
-    strcat(url, "/readyz");
+    fleet_url(f, i, base, sizeof(base));
+    snprintf(url, sizeof(url), "%s/readyz", base);
     http_call call = {.url = url, .timeout_ms = PROBE_TIMEOUT_MS};
     ty_status st = http_client_call(&call, &reply, &err);
     bool ok = st == TY_OK && reply.status == 200;
     if (st != TY_OK)
         snprintf(why, SUPERVISOR_PROBE_TEXT, "gateway.%d: %.200s", i, err.text);
     else if (!ok)
-        snprintf(why, SUPERVISOR_PROBE_TEXT, "gateway.%d: %.*s", i,
-                 (int)strcspn(reply.body.data ? reply.body.data : "", "\n"),
-                 reply.body.data ? reply.body.data : "");
+        what_is_missing(reply.body.data ? reply.body.data : "", reply.body.len, i, why);
     ty_buf_clear(&reply.body);
     return ok;
 }
@@ -151,6 +166,8 @@ static void take_options(fleet *f, const up_options *o) {
     f->max_rows = o->max_rows;
     f->api_key_file = o->api_key_file;
     f->log_level = o->log_level;
+    f->timeout = o->timeout;
+    snprintf(f->drain, sizeof(f->drain), "%d", o->stop_timeout);
 }
 
 static ty_status choose_state(const up_options *o, char dir[STATE_PATH], ty_err *err) {
@@ -169,7 +186,7 @@ static ty_status run_service(up *u, ty_err *err) {
     if (st == TY_OK) st = supervise(u, err);
     state_release(&u->state);
     /* after a failure the logs stay: its message names them */
-    if (st == TY_OK && u->opt->temporary) state_remove(dir);
+    if (*dir && u->opt->temporary) state_remove(dir, st != TY_OK);
     fleet_clear(&u->f);
     return st;
 }
@@ -235,6 +252,7 @@ static const ty_option table[] = {
     TY_OPT_STR("batch", NULL, opt.batch, NULL, "N",
                "most pictures that a vision stage takes at once"),
     TY_OPT_STR("max-rows", NULL, opt.max_rows, NULL, "N", "most sequences in a decoder's batch"),
+    TY_OPT_STR("timeout", NULL, opt.timeout, NULL, "N", "seconds that a request may take"),
     TY_OPT_STR("api-key-file", "TYTO_API_KEY_FILE", opt.api_key_file, NULL, "FILE",
                "keys that clients must show, one a line"),
     TY_OPT_STR("log-level", "TYTO_LOG_LEVEL", opt.log_level, NULL, "debug|info|warn|error",
