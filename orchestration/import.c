@@ -125,24 +125,13 @@ static void put_back(void *ctx) {
     m->permuted = m->converted = NULL;
 }
 
-static ty_status set_preprocess(const preprocess_dims *d, ty_gguf_writer *w, ty_err *err) {
-    ty_status st = ty_gguf_set_u32(w, "preprocess.image_size", (uint32_t)d->image_size, err);
-    if (st == TY_OK) st = ty_gguf_set_f32s(w, "preprocess.image_mean", d->mean, 3, err);
-    if (st == TY_OK) st = ty_gguf_set_f32s(w, "preprocess.image_std", d->std, 3, err);
-    if (st == TY_OK) st = ty_gguf_set_f32(w, "preprocess.rescale_factor", d->scale, err);
-    return st == TY_OK ? ty_gguf_set_str(w, "preprocess.mode", "native", 6, err) : st;
-}
-
 static ty_status set_decoder(const import *m, ty_gguf_writer *w, ty_err *err) {
     const source *s = &m->src;
-    uint32_t file_type = stage_file_type(&m->layout[TY_STAGE_DECODER], m->type[TY_STAGE_DECODER]);
-    ty_status st = ty_gguf_set_u32(w, "general.file_type", file_type, err);
+    const ty_stage_kind k = TY_STAGE_DECODER;
+    ty_status st = stage_file_set_family(w, stage_file_type(&m->layout[k], m->type[k]), s->family,
+                                         s->vision ? s->abstractor.n_query + 1 : 0, err);
     if (st == TY_OK) st = ty_layout_set_decoder(w, &s->decoder, err);
-    if (st == TY_OK) st = vocab_set(w, &m->words, err);
-    if (st == TY_OK) st = ty_gguf_set_str(w, "tyto.family", s->family, strlen(s->family), err);
-    if (st == TY_OK && s->vision)
-        st = ty_gguf_set_u32(w, "tyto.visual_rows", (uint32_t)s->abstractor.n_query + 1, err);
-    return st;
+    return st == TY_OK ? vocab_set(w, &m->words, err) : st;
 }
 
 static ty_status set_metadata(void *ctx, ty_stage_kind stage, ty_gguf_writer *w, ty_err *err) {
@@ -150,7 +139,7 @@ static ty_status set_metadata(void *ctx, ty_stage_kind stage, ty_gguf_writer *w,
     ty_status st = ty_gguf_set_str(w, "general.name", m->name, strlen(m->name), err);
     if (st != TY_OK) return st;
     switch (stage) {
-    case TY_STAGE_PREPROCESS: return set_preprocess(&m->src.preprocess, w, err);
+    case TY_STAGE_PREPROCESS: return ty_layout_set_preprocess(w, &m->src.preprocess, err);
     case TY_STAGE_VIT: return ty_layout_set_vit(w, &m->src.vit, err);
     case TY_STAGE_ABSTRACTOR: return ty_layout_set_abstractor(w, &m->src.abstractor, err);
     default: return set_decoder(m, w, err);
@@ -312,15 +301,14 @@ static ty_status read_vocab(import *m, ty_err *err) {
 
 static ty_status write_stage(import *m, ty_stage_kind k, const volatile sig_atomic_t *stop,
                              ty_pipeline *p, ty_err *err) {
-    static const char *const architectures[] = {TY_ARCH_PREPROCESS, TY_ARCH_VIT, TY_ARCH_ABSTRACTOR,
-                                                TY_ARCH_DECODER};
     char path[4200];
     if (k != TY_STAGE_DECODER && !m->src.vision) return TY_OK;
     snprintf(p->path[k], sizeof(p->path[k]), "%s.gguf", ty_stage_name(k));
     ty_status st = outdir_file(&m->out, p->path[k], path, sizeof(path), err);
     if (st != TY_OK) return st;
-    stage_file f = {k, path,         architectures[k], &m->layout[k], m->type[k],
-                    m, set_metadata, get_tensor,       put_back};
+    stage_file f = {
+        k,          path,    stage_file_architecture[k], &m->layout[k], m->type[k], m, set_metadata,
+        get_tensor, put_back};
     return stage_file_write(&f, &m->progress, stop, err);
 }
 

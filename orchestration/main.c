@@ -15,6 +15,7 @@ typedef struct {
 /* A command stands here as soon as its file is there. */
 static const command commands[] = {
     {"import", cmd_import, "make a pipeline of a released checkpoint"},
+    {"synth", cmd_synth, "make a pipeline of random weights in any size"},
     {"tokenize", cmd_tokenize, "text from stdin to token ids"},
     {"doctor", cmd_doctor, "look at this machine: packages, CPU, memory, ports"},
     {"up", cmd_up, "run the whole service: broker, stages, gateway"},

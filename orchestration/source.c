@@ -250,11 +250,7 @@ static ty_status get_triple(const json_t *o, const char *key, float v[3], ty_err
 }
 
 static ty_status read_preprocess(source *s, ty_err *err) {
-    /* CLIP's, which the reference falls back on */
-    preprocess_dims d = {{0.48145466f, 0.4578275f, 0.40821073f},
-                         {0.26862954f, 0.26130258f, 0.27577711f},
-                         1.0f / 255,
-                         224};
+    ty_preprocess_dims d = ty_layout_clip();
     json_t *o = NULL;
     ty_status st = source_json(s, "preprocessor_config.json", &o, err);
     if (st != TY_OK) return st;

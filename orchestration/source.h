@@ -15,18 +15,13 @@
 #include <jansson.h>
 
 typedef struct {
-    float mean[3], std[3], scale;
-    int image_size;
-} preprocess_dims;
-
-typedef struct {
     char dir[4096];
     ty_checkpoint *checkpoint;
     json_t *config;
     bool vision;        /* mPLUG-Owl v1; else a plain LLaMA */
     const char *family; /* "mplug_owl_v1", "llama" */
     const char *prefix; /* of the decoder's tensors: "language_model." or "" */
-    preprocess_dims preprocess;
+    ty_preprocess_dims preprocess;
     ty_vit_dims vit;
     ty_abstractor_dims abstractor;
     ty_decoder_dims decoder;

@@ -35,6 +35,17 @@ uint32_t stage_file_type(const ty_layout *l, const ty_dtype *type) {
     return number;
 }
 
+const char *const stage_file_architecture[TY_STAGE_COUNT] = {TY_ARCH_PREPROCESS, TY_ARCH_VIT,
+                                                             TY_ARCH_ABSTRACTOR, TY_ARCH_DECODER};
+
+ty_status stage_file_set_family(ty_gguf_writer *w, uint32_t file_type, const char *family,
+                                int visual_rows, ty_err *err) {
+    ty_status st = ty_gguf_set_u32(w, "general.file_type", file_type, err);
+    if (st == TY_OK) st = ty_gguf_set_str(w, "tyto.family", family, strlen(family), err);
+    if (st != TY_OK || visual_rows == 0) return st;
+    return ty_gguf_set_u32(w, "tyto.visual_rows", (uint32_t)visual_rows, err);
+}
+
 /* "vit.gguf  102 tensors, 1.2 MiB: f32 40, q8_0 62" */
 static void report(const stage_file *f, progress *p) {
     char types[128] = "";

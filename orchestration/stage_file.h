@@ -29,6 +29,11 @@ typedef struct {
 uint64_t stage_file_bytes(const stage_file *f);
 /* general.file_type as llama.cpp numbers it: the type most of the weights have. */
 uint32_t stage_file_type(const ty_layout *l, const ty_dtype *type);
+/* general.file_type, tyto.family and, where there are pictures, tyto.visual_rows: rows of one. */
+ty_status stage_file_set_family(ty_gguf_writer *w, uint32_t file_type, const char *family,
+                                int visual_rows, ty_err *err);
+extern const char *const stage_file_architecture[TY_STAGE_COUNT];
+
 /* Fails: what set and get fail with; TY_EIO; TY_ECANCELED when *stop became non-zero. */
 ty_status stage_file_write(const stage_file *f, progress *p, const volatile sig_atomic_t *stop,
                            ty_err *err);

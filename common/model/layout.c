@@ -5,6 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+ty_preprocess_dims ty_layout_clip(void) {
+    return (ty_preprocess_dims){{0.48145466f, 0.4578275f, 0.40821073f},
+                                {0.26862954f, 0.26130258f, 0.27577711f},
+                                1.0f / 255,
+                                224};
+}
+
 /* One building of a layout; the first failure stays. */
 typedef struct {
     ty_layout *l;
@@ -164,6 +171,14 @@ static ty_status set_numbers(ty_gguf_writer *w, const number *list, ty_err *err)
     for (; st == TY_OK && list->key; list++)
         st = ty_gguf_set_u32(w, list->key, (uint32_t)list->value, err);
     return st;
+}
+
+ty_status ty_layout_set_preprocess(ty_gguf_writer *w, const ty_preprocess_dims *d, ty_err *err) {
+    ty_status st = ty_gguf_set_u32(w, "preprocess.image_size", (uint32_t)d->image_size, err);
+    if (st == TY_OK) st = ty_gguf_set_f32s(w, "preprocess.image_mean", d->mean, 3, err);
+    if (st == TY_OK) st = ty_gguf_set_f32s(w, "preprocess.image_std", d->std, 3, err);
+    if (st == TY_OK) st = ty_gguf_set_f32(w, "preprocess.rescale_factor", d->scale, err);
+    return st == TY_OK ? ty_gguf_set_str(w, "preprocess.mode", "native", 6, err) : st;
 }
 
 ty_status ty_layout_set_vit(ty_gguf_writer *w, const ty_vit_dims *d, ty_err *err) {

@@ -9,6 +9,13 @@
 #include "common/model/gguf.h"
 
 typedef struct {
+    float mean[3], std[3], scale; /* pixel = (byte * scale - mean) / std */
+    int image_size;
+} ty_preprocess_dims;
+/* CLIP's numbers at 224, which the reference falls back on. */
+ty_preprocess_dims ty_layout_clip(void);
+
+typedef struct {
     int image_size, patch_size;
     int width, n_layer, n_head, n_ff;
     float eps;
@@ -60,6 +67,7 @@ void ty_layout_clear(ty_layout *l);
 #define TY_ARCH_VIT        "mplug_owl_vit"
 #define TY_ARCH_ABSTRACTOR "mplug_owl_abstractor"
 #define TY_ARCH_DECODER    "llama"
+ty_status ty_layout_set_preprocess(ty_gguf_writer *w, const ty_preprocess_dims *d, ty_err *err);
 ty_status ty_layout_set_vit(ty_gguf_writer *w, const ty_vit_dims *d, ty_err *err);
 ty_status ty_layout_set_abstractor(ty_gguf_writer *w, const ty_abstractor_dims *d, ty_err *err);
 ty_status ty_layout_set_decoder(ty_gguf_writer *w, const ty_decoder_dims *d, ty_err *err);
