@@ -227,8 +227,8 @@ ty_status gateway_ask(gateway *g, ask **out, const gateway_pipeline *p, const ch
                       Tyto__DecodeTask *decode, const ask_sink *sink, ty_err *err) {
     /* A client may use its id twice; the wire's must be one of a kind, among gateways too. */
     char id[160];
-    snprintf(id, sizeof(id), "%s.%s.%" PRIx64 ".%" PRIu64, prefix, g->opt.name, g->incarnation,
-             ++g->n_request);
+    snprintf(id, sizeof(id), "%.64s.%.24s.%" PRIx64 ".%" PRIu64, prefix, g->opt.name,
+             g->incarnation, ++g->n_request);
     ask_options o = {.request_id = id,
                      .traceparent = traceparent,
                      .pipeline = &p->info,
