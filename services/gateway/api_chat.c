@@ -89,7 +89,7 @@ static void drop_stream(chat *c, ty_status st) {
 /* One event, json taken over.  False: the stream is gone and so is the chat. */
 static bool send_event(chat *c, json_t *json) {
     ty_buf b = ty_buf_make(ANSWER_MAX_BYTES);
-    char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    char *text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(12)) : NULL;
     json_decref(json);
     ty_status st = TY_ENOMEM;
     if (text && ty_buf_printf(&b, "data: %s\n\n", text) == TY_OK)

@@ -422,7 +422,7 @@ void http_reply(http_call *c, int status, const char *content_type, const char *
 }
 
 void http_reply_json(http_call *c, int status, json_t *json) {
-    char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    char *text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(12)) : NULL;
     json_decref(json);
     static const char no_memory[] =
         "{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\",\"param\":null,"

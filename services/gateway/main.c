@@ -1,0 +1,86 @@
+/* main.c - tyto-gateway: options, then gateway_create, gateway_run, gateway_destroy. */
+#include "services/gateway/gateway.h"
+
+#include "common/base/log.h"
+#include "common/base/options.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+
+static struct {
+    gateway_options g;
+    ty_option_list pipelines;
+    const char *log_level;
+} opt;
+
+static const ty_option table[] = {
+    TY_OPT_LIST("pipeline", opt.pipelines, "DIR",
+                "a pipeline directory (`tyto import` makes one); its name is the API's model name; "
+                "repeat for more"),
+    TY_OPT_STR("connect", "TYTO_BROKER", opt.g.connect, NULL, "ENDPOINT[,...]",
+               "the brokers' gateway endpoints: ipc:///path or tcp://host:port"),
+    TY_OPT_STR("listen", "TYTO_LISTEN", opt.g.listen, "127.0.0.1:8080", "HOST:PORT",
+               "where to serve HTTP; port 0 = any"),
+    TY_OPT_STR("port-file", NULL, opt.g.port_file, NULL, "FILE", "write the bound port there"),
+    TY_OPT_STR("name", "TYTO_GATEWAY_NAME", opt.g.name, "gateway.0", "NAME",
+               "this gateway's name, the same after a restart"),
+    TY_OPT_STR("api-key-file", "TYTO_API_KEY_FILE", opt.g.api_key_file, NULL, "FILE",
+               "API keys, one a line, plain or sha256:HEX; without it everybody may"),
+    TY_OPT_INT("timeout-s", "TYTO_TIMEOUT_S", opt.g.timeout_s, 120, 1, 86400,
+               "deadline of a request in seconds"),
+    TY_OPT_INT("part-timeout-s", "TYTO_PART_TIMEOUT_S", opt.g.part_timeout_s, 60, 1, 86400,
+               "send a picture or a decode task again when nothing is heard of it for so long"),
+    TY_OPT_INT("max-sends", NULL, opt.g.max_sends, 3, 1, 100, "how often such a part is sent"),
+    TY_OPT_INT("max-body-mb", "TYTO_MAX_BODY_MB", opt.g.max_body_mb, 64, 1, 1024,
+               "largest request in MiB"),
+    TY_OPT_INT("max-inflight", "TYTO_MAX_INFLIGHT", opt.g.max_in_flight, 256, 1, 65536,
+               "requests at a time; more are refused with 503"),
+    TY_OPT_INT("drain-s", NULL, opt.g.drain_s, 30, 0, 3600,
+               "after SIGTERM, how long requests in flight may take"),
+    TY_OPT_STR("log-level", "TYTO_LOG_LEVEL", opt.log_level, "info", "LEVEL",
+               "debug, info, warn or error"),
+    TY_OPT_END};
+
+/* A connection is a descriptor: as many as the system lets us have. */
+static void raise_descriptor_limit(void) {
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0) return;
+    r.rlim_cur = r.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &r) != 0) ty_warn("the limit of open files stays as it is");
+}
+
+int main(int argc, char **argv) {
+    switch (ty_options_parse(table, "tyto-gateway --pipeline DIR --connect ENDPOINT [options]",
+                             "The HTTP API: OpenAI's chat completions in front of a broker.", argc,
+                             argv, NULL)) {
+    case TY_OPTIONS_DONE: return 0;
+    case TY_OPTIONS_USAGE: return 2;
+    case TY_OPTIONS_GO: break;
+    }
+    int level = ty_log_level_parse(opt.log_level);
+    if (level < 0 || !opt.g.connect || opt.pipelines.n == 0) {
+        fprintf(stderr, "%s\n--help lists the options\n",
+                level < 0        ? "--log-level: want debug, info, warn or error"
+                : !opt.g.connect ? "--connect (or TYTO_BROKER) is missing"
+                                 : "--pipeline is missing");
+        return 2;
+    }
+    ty_log_init(opt.g.name, (ty_log_level)level);
+    signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
+    opt.g.pipelines = opt.pipelines.item;
+    opt.g.n_pipelines = opt.pipelines.n;
+    ty_info("version=%s listen=%s connect=%s pipelines=%d timeout_s=%d part_timeout_s=%d "
+            "max_sends=%d max_body_mb=%d max_inflight=%d drain_s=%d api_key_file=%s",
+            TYTO_VERSION, opt.g.listen, opt.g.connect, opt.g.n_pipelines, opt.g.timeout_s,
+            opt.g.part_timeout_s, opt.g.max_sends, opt.g.max_body_mb, opt.g.max_in_flight,
+            opt.g.drain_s, opt.g.api_key_file ? opt.g.api_key_file : "none");
+    gateway *g = NULL;
+    ty_err err = {0};
+    ty_status st = gateway_create(&g, &opt.g, &err);
+    if (st == TY_OK) st = gateway_run(g, &err);
+    if (st != TY_OK) ty_error("%s: %s", ty_status_name(st), err.text);
+    gateway_destroy(&g);
+    return st == TY_OK ? 0 : 1;
+}
