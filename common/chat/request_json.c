@@ -569,10 +569,10 @@ ty_status ty_chat_request_parse(ty_chat_request *out, const char *json, size_t l
     if (st != TY_OK) return ty_fail(err, st, "out of memory");
     body = json_loadb(json, len, JSON_REJECT_DUPLICATES, &where);
     if (!body)
-        st = ty_fail(err, TY_EINVAL, "the body is not valid JSON: line %d column %d: %s",
+        st = ty_fail(err, TY_EFORMAT, "the body is not valid JSON: line %d column %d: %s",
                      where.line, where.column, where.text);
     else if (!json_is_object(body))
-        st = ty_fail(err, TY_EINVAL, "the body must be a JSON object");
+        st = ty_fail(err, TY_EFORMAT, "the body must be a JSON object");
     if (st == TY_OK) st = read_object(&c, body, fields);
     if (st == TY_OK) st = settle(&c);
     json_decref(body);

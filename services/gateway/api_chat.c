@@ -342,7 +342,7 @@ static bool admit(gateway *g, http_call *call, const ty_chat_request *r, gateway
 static void reply_parse_error(http_call *call, ty_status st, const char *text, const char *param) {
     api_error e;
     if (st == TY_EFORMAT)
-        api_error_make(&e, 400, "invalid_json", NULL, "The body is not valid JSON: %s", text);
+        api_error_make(&e, 400, "invalid_json", NULL, "%s", text);
     else
         api_error_set(&e, st, "", text, param);
     if (st == TY_EUNSUPPORTED) e.code = "unsupported_parameter";
