@@ -1,5 +1,6 @@
 /* cpu.c - the machine's name and the kernel table in use, for people to read. */
 #include "common/math/cpu.h"
+#include "common/math/blas.h"
 #include "common/math/kernel.h"
 
 #include <stdatomic.h>
@@ -44,7 +45,7 @@ const char *ty_cpu_kernels(void) {
 
 ty_status ty_cpu_check(ty_err *err) {
     const char *want = getenv("TYTO_CPU");
-    if (!want || ty_kernels_named(want)) return TY_OK;
+    if (!want || ty_kernels_named(want)) return ty_blas_wanted(NULL, err);
     char list[128] = "";
     size_t at = 0;
     bool runs = false;

@@ -13,7 +13,8 @@ const char *ty_cpu_name(void);
  * run, or that is no table, falls back to the best; ty_cpu_check says so before that. */
 const char *ty_cpu_kernels(void);
 /* TY_EINVAL when TYTO_CPU names a table that does not exist or does not run here, with the list of
- * those that do.  Every main calls it after parsing its options. */
+ * those that do, or TYTO_BLAS asks for what is not there (blas.h).  Every main calls it after parsing
+ * its options. */
 ty_status ty_cpu_check(ty_err *err);
 
 #endif

@@ -9,6 +9,7 @@
  * add up in the same order (kernel.h), so the result does not depend on which was taken.
  */
 #include "common/math/linear.h"
+#include "common/math/blas.h"
 #include "common/math/kernel.h"
 
 #include <stdlib.h>
@@ -19,6 +20,7 @@ enum {
     K_BLOCK = 512,         /* k of a panel piece: 16 KiB of f32 at 16 columns */
     ROW_BLOCK = 120,       /* rows of a task: x piece 120 KiB, half of a small L2 */
     COLUMN_BLOCK = 256,    /* columns of a task with many rows */
+    BLAS_ROWS = 32,        /* fewer than these never go to sgemm */
     TASK_MACS = 64 * 1024, /* under this a task is not worth another thread */
     HUGE_PAGE = 2 << 20,
 };
@@ -31,13 +33,15 @@ typedef struct {
     bool bf16;      /* activations and widened weights rounded to bf16 */
     uint8_t *panels;
     int64_t panel_bytes;
-    float *bias; /* n floats or NULL */
+    float *plain; /* [n, K] beside the panels when OpenBLAS is on, or NULL */
+    float *bias;  /* n floats or NULL */
 } segment;
 
 struct ty_linear {
     const ty_kernels *kn;
     int64_t N, K, n_block;
     int n_seg;
+    bool blas;            /* TYTO_BLAS=openblas */
     bool int8, bf16, f32; /* what some segment wants of the activations */
     void *memory;
     size_t bytes;
@@ -49,6 +53,10 @@ int ty_compute_parse(const char *name) {
     for (int i = 0; i < 4; i++)
         if (strcmp(name, names[i]) == 0) return i;
     return -1;
+}
+
+static int64_t align64(int64_t bytes) {
+    return (bytes + 63) / 64 * 64;
 }
 
 /* ---- packing ---- */
@@ -75,7 +83,7 @@ static int64_t panel_bytes(const ty_kernels *kn, ty_dtype t, int64_t K) {
     int64_t b = t == TY_Q8_0   ? K / TY_QBLOCK * ty_q8_block_bytes(kn->nr)
                 : t == TY_Q4_0 ? K / TY_QBLOCK * ty_q4_block_bytes(kn->nr)
                                : K * kn->nr * (int64_t)ty_dtype_bytes(t, 1);
-    return (b + 63) / 64 * 64;
+    return align64(b);
 }
 
 typedef struct {
@@ -141,6 +149,7 @@ static void pack_task(void *ctx, int task, int member) {
     memset(panel, 0, (size_t)s->panel_bytes);
     for (int col = 0; col < nr && p * nr + col < s->n; col++) {
         const void *row = row_as(s, w, p * nr + col, l->K, j->scratch + member * j->member_bytes);
+        if (s->plain) memcpy(s->plain + (p * nr + col) * l->K, row, (size_t)l->K * sizeof(float));
         if (s->store == TY_Q8_0)
             put_q8(panel, l->kn, col, row, l->n_block);
         else if (s->store == TY_Q4_0)
@@ -148,6 +157,11 @@ static void pack_task(void *ctx, int task, int member) {
         else
             put_floats(panel, nr, col, row, l->K, s->store);
     }
+}
+
+/* f32 layers alone: what is stored shorter is widened piece by piece, never as a whole. */
+static bool uses_blas(const ty_linear *l, const segment *s) {
+    return l->blas && s->store == TY_F32 && !s->int8 && !s->bf16;
 }
 
 static ty_status pack(ty_linear *l, const ty_tensor *w, ty_pool *pool, ty_err *err) {
@@ -202,7 +216,8 @@ static void lay_out(ty_linear *l, const ty_tensor *w, const float *const *bias,
         choose_form(s, w[i].dtype, l->K, compute);
         s->panel_bytes = panel_bytes(l->kn, s->store, l->K);
         l->bytes += (size_t)(s->panel_bytes * s->n_panel);
-        if (bias && bias[i]) l->bytes += (size_t)((s->n * 4 + 63) / 64 * 64);
+        if (bias && bias[i]) l->bytes += (size_t)align64(s->n * 4);
+        if (uses_blas(l, s)) l->bytes += (size_t)align64(s->n * l->K * 4);
         l->N += s->n;
         l->int8 |= s->int8;
         l->bf16 |= s->bf16 && !s->int8;
@@ -216,10 +231,14 @@ static void place(ty_linear *l, const float *const *bias) {
         segment *s = &l->seg[i];
         s->panels = at;
         at += s->panel_bytes * s->n_panel;
+        if (uses_blas(l, s)) {
+            s->plain = (float *)(void *)at;
+            at += align64(s->n * l->K * 4);
+        }
         if (!bias || !bias[i]) continue;
         s->bias = (float *)(void *)at;
         memcpy(s->bias, bias[i], (size_t)s->n * sizeof(float));
-        at += (s->n * 4 + 63) / 64 * 64;
+        at += align64(s->n * 4);
     }
 }
 
@@ -230,6 +249,8 @@ ty_status ty_linear_create(ty_linear **out, const ty_tensor *w, const float *con
     if (st != TY_OK) return st;
     ty_linear *l = calloc(1, sizeof *l + (size_t)n * sizeof l->seg[0]);
     if (!l) return ty_fail(err, TY_ENOMEM, "linear: out of memory");
+    st = ty_blas_wanted(&l->blas, err);
+    if (st != TY_OK) goto done;
     l->kn = ty_kernels_get();
     l->n_seg = n;
     l->K = ty_tensor_cols(&w[0]);
@@ -415,6 +436,12 @@ static void blocked_floats(const apply_job *j, const segment *s, int64_t r0, int
 static void float_block(const apply_job *j, const segment *s, int64_t r0, int64_t r1, int64_t p0,
                         int64_t p1, int member) {
     const ty_linear *l = j->l;
+    if (s->plain && j->M >= BLAS_ROWS) {
+        int64_t c0 = p0 * l->kn->nr, c1 = min64(p1 * l->kn->nr, s->n);
+        ty_blas_gemm((int)(r1 - r0), (int)(c1 - c0), (int)l->K, j->x_raw + r0 * j->ldx, j->ldx,
+                     s->plain + c0 * l->K, l->K, j->y + r0 * j->ldy + s->first + c0, j->ldy);
+        return;
+    }
     if (r1 - r0 > l->kn->mr || is_quantised(s->store)) {
         blocked_floats(j, s, r0, r1, p0, p1, member);
         return;
@@ -489,7 +516,8 @@ static void apply_task(void *ctx, int task, int member) {
 static void plan(apply_job *j, int size) {
     const ty_linear *l = j->l;
     int nr = l->kn->nr, mr = l->kn->mr;
-    int blocks = (j->M + ROW_BLOCK - 1) / ROW_BLOCK;
+    /* sgemm packs for itself and wants all rows at once. */
+    int blocks = l->blas && j->M >= BLAS_ROWS ? 1 : (j->M + ROW_BLOCK - 1) / ROW_BLOCK;
     j->row_block = ((j->M + blocks - 1) / blocks + mr - 1) / mr * mr;
     j->n_row_block = (j->M + j->row_block - 1) / j->row_block;
     int64_t macs = (int64_t)min64(j->M, j->row_block) * l->K * nr; /* of a panel */
@@ -505,10 +533,6 @@ static int count_tasks(const apply_job *j) {
     for (int i = 0; i < j->l->n_seg; i++)
         n += (j->l->seg[i].n_panel + j->panels_per_task - 1) / j->panels_per_task;
     return (int)n * j->n_row_block;
-}
-
-static int64_t align64(int64_t bytes) {
-    return (bytes + 63) / 64 * 64;
 }
 
 /* Bytes of activation scratch; with base, its parts' addresses too. */
