@@ -18,6 +18,8 @@ int limits_measure(ty_pool *pool, limits *out);
 /* Streaming read rate again, GB/s: DRAM is shared, so ask in the same minute as what it is compared
  * with. */
 double limits_read_gbs(ty_pool *pool, int threads);
+/* CPU time of this process: beside the wall clock it tells how many cores a run really had. */
+double limits_cpu_seconds(void);
 void limits_close(void);
 
 #endif
