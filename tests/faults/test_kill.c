@@ -1,0 +1,194 @@
+/*
+ * test_kill.c - kill -9 of a vision worker and of a decoder while they hold tasks that they have not
+ * acknowledged, with 50 requests in flight: all 50 are answered, each once and as if nothing had been.
+ *
+ * The model has random weights and is slow enough that both workers are surely busy when they die; that
+ * they were is seen in the receipts: an attempt of 2 or more.
+ */
+#include "tests/support/process.h"
+#include "tests/support/service.h"
+#include "tests/support/ty_test.h"
+
+#include "common/base/clock.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define ARG(x) ((char *)(x))
+
+enum { IN_FLIGHT = 50, KINDS = 5, WAIT_US = 60000000 };
+
+static const char *pipeline;
+
+static int make_model(void **state) {
+    (void)state;
+    static char dir[512];
+    snprintf(dir, sizeof(dir), "%s/slow", test_temp_dir());
+    test_output o = TEST_RUN(ARG(test_bin("tyto")), ARG("synth"), dir, ARG("--llm"), ARG("15m"),
+                             ARG("--layers"), ARG("2"), ARG("--vit"), ARG("b16"),
+                             ARG("--vit-layers"), ARG("3"), ARG("--queries"), ARG("8"));
+    if (o.exit_code != 0) fail_msg("tyto synth: %s%s", o.out, o.err);
+    test_output_clear(&o);
+    pipeline = dir;
+    return 0;
+}
+
+typedef struct {
+    const char *text, *picture;
+} question;
+
+static const question kinds[KINDS] = {{"What is in this picture?", "photo_47.jpg"},
+                                      {"Describe it.", "photo_9.jpg"},
+                                      {"Hello", NULL},
+                                      {"How many?", "photo_48.jpg"},
+                                      {"Tell me a story.", NULL}};
+
+static char *request_of(const question *k, bool stream) {
+    const char *more = stream ? "\"max_tokens\": 24, \"ignore_eos\": true, \"stream\": true"
+                              : "\"max_tokens\": 24, \"ignore_eos\": true";
+    const char *path = k->picture ? test_path("%s/images/%s", test_golden_dir(), k->picture) : NULL;
+    return test_request("slow", k->text, path, more);
+}
+
+static void nap_ms(int ms) {
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L}, NULL);
+}
+
+static void kill_worker(const test_service *s, const char *name) {
+    int before = 0, after = 0;
+    pid_t pid = test_service_pid(s, name, &before);
+    assert_true(pid > 0);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    for (int64_t until = ty_now_us() + WAIT_US; ty_now_us() < until; nap_ms(10)) {
+        pid_t now = test_service_pid(s, name, &after);
+        if (now > 0 && now != pid && after > before) return;
+    }
+    fail_msg("%s was not started again", name);
+}
+
+static int count_done(const test_question *q) {
+    int n = 0;
+    for (int i = 0; i < IN_FLIGHT; i++) n += q[i].done;
+    return n;
+}
+
+/* The answers that nobody disturbs. */
+static void ask_in_peace(const test_service *s, char **want) {
+    for (int k = 0; k < KINDS; k++) {
+        char *body = request_of(&kinds[k], false);
+        test_question q = {.body = body};
+        test_ask_all(s, &q, 1);
+        if (q.status != 200) fail_msg("status %d: %s", q.status, q.raw);
+        assert_true(strlen(q.text) > 0);
+        want[k] = strdup(q.text);
+        test_question_clear(&q);
+        free(body);
+    }
+}
+
+typedef struct {
+    test_service s;
+    char *want[KINDS], *body[IN_FLIGHT];
+    test_question q[IN_FLIGHT];
+    void *asking;
+} crowd;
+
+/* A service, the answers in peace, then 50 at once. */
+static crowd *crowd_begin(char *const *options) {
+    crowd *c = calloc(1, sizeof(*c));
+    assert_non_null(c);
+    c->s = test_service_up(pipeline, options);
+    ask_in_peace(&c->s, c->want);
+    for (int i = 0; i < IN_FLIGHT; i++)
+        c->q[i].body = c->body[i] = request_of(&kinds[i % KINDS], (i / KINDS) % 2 == 1);
+    c->asking = test_ask_begin(&c->s, c->q, IN_FLIGHT);
+    return c;
+}
+
+static void crowd_end(crowd *c) {
+    for (int i = 0; i < IN_FLIGHT; i++) {
+        test_question_clear(&c->q[i]);
+        free(c->body[i]);
+    }
+    for (int k = 0; k < KINDS; k++) free(c->want[k]);
+    test_service_down(&c->s);
+    free(c);
+}
+
+/* Each answered, each once, and as in peace. */
+static void check_all(const crowd *c) {
+    for (int i = 0; i < IN_FLIGHT; i++) {
+        const test_question *q = &c->q[i];
+        if (q->status != 200) fail_msg("request %d: status %d: %s", i, q->status, q->raw);
+        assert_int_equal(q->finishes, 1);
+        assert_string_equal(q->text, c->want[i % KINDS]);
+    }
+}
+
+typedef struct {
+    const char *name;
+    int ms, done; /* killed when so much time has passed and so many answers have come */
+} victim;
+
+static void kill_in_the_crowd(crowd *c, const victim *v, int n) {
+    for (int i = 0; i < n; i++) {
+        nap_ms(v[i].ms);
+        while (count_done(c->q) < v[i].done) nap_ms(5);
+        assert_true(count_done(c->q) < IN_FLIGHT); /* else the model is too quick for this test */
+        kill_worker(&c->s, v[i].name);
+    }
+    test_ask_join(c->asking);
+}
+
+/* Requests whose receipt shows that something of them was with a worker that died. */
+static void check_attempts(const crowd *c, const char *stage) {
+    int again = 0;
+    for (int i = 0; i < IN_FLIGHT; i++)
+        again += test_receipt_max(c->q[i].timings, stage, "attempt") >= 2;
+    print_message("%s: %d of %d requests needed another attempt\n", stage, again, IN_FLIGHT);
+    assert_true(again > 0);
+}
+
+static void all_are_answered_when_the_only_vit_and_decoder_are_killed(void **state) {
+    (void)state;
+    const victim victims[] = {{"vit.0", 200, 0}, {"decoder.0", 0, 1}};
+    crowd *c = crowd_begin(NULL);
+    kill_in_the_crowd(c, victims, 2);
+    check_all(c);
+    check_attempts(c, "vit");
+    check_attempts(c, "decoder");
+    crowd_end(c);
+}
+
+static void all_are_answered_when_one_of_two_is_killed(void **state) {
+    (void)state;
+    const victim victims[] = {{"vit.1", 200, 0}, {"decoder.1", 0, 1}};
+    crowd *c = crowd_begin((char *[]){ARG("--vit"), ARG("2"), ARG("--decoder"), ARG("2"), NULL});
+    kill_in_the_crowd(c, victims, 2);
+    check_all(c);
+    check_attempts(c, "vit");
+    check_attempts(c, "decoder");
+    crowd_end(c);
+}
+
+/* The gateway sends again what the broker took with it. */
+static void all_are_answered_when_the_broker_is_killed(void **state) {
+    (void)state;
+    const victim victims[] = {{"broker.0", 200, 0}};
+    crowd *c = crowd_begin(NULL);
+    kill_in_the_crowd(c, victims, 1);
+    check_all(c);
+    crowd_end(c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_are_answered_when_the_only_vit_and_decoder_are_killed),
+        cmocka_unit_test(all_are_answered_when_one_of_two_is_killed),
+        cmocka_unit_test(all_are_answered_when_the_broker_is_killed),
+    };
+    return cmocka_run_group_tests(tests, make_model, NULL);
+}
