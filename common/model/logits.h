@@ -25,6 +25,10 @@ typedef struct {
     float p; /* probability, or logprob where said so */
 } ty_candidate;
 
+/* Temperature, top-k, top-p: what is left, largest first (ties by lower id), `p` the logit divided by
+ * the temperature.  min_keep: so many are never removed (1; 2 in beam search).  out has room for V. */
+int ty_logits_keep(const float *logits, int V, const ty_sampling *s, int min_keep,
+                   ty_candidate *out);
 /* Temperature, top-k, top-p, softmax: candidates with p > 0, most probable first, ties by lower id.
  * out has room for V; returns how many. */
 int ty_logits_warp(const float *logits, int V, const ty_sampling *s, ty_candidate *out);
