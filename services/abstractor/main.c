@@ -21,7 +21,7 @@ static const char about[] =
     "The abstractor stage: patch features [tokens, C] to visual tokens [queries + 1, D].\n"
     "  tyto-abstractor --model P/abstractor.gguf --in y.safetensors --out z.safetensors [--dump]\n"
     "reads image_features [n, tokens, C] (or [tokens, C]), writes visual_tokens [n, queries + 1, "
-    "D].\n";
+    "D].";
 
 /* ---- offline ---- */
 

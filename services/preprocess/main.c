@@ -36,7 +36,7 @@ static const ty_option table[] = {
 static const char about[] =
     "The preprocess stage: JPEG, PNG or WebP to normalised pixels [3, S, S].\n"
     "  tyto-preprocess --model P/preprocess.gguf --in a.jpg [--in b.png ...] --out x.safetensors\n"
-    "writes pixel_values [n, 3, S, S]; with --dump also NAME/rgb [h, w, 3], the decoded picture.\n";
+    "writes pixel_values [n, 3, S, S]; with --dump also NAME/rgb [h, w, 3], the decoded picture.";
 
 static size_t pixel_count(int size) {
     return 3 * (size_t)size * (size_t)size;

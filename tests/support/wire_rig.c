@@ -24,7 +24,12 @@ void rig_broker_start(rig *r, const char *const *options) {
 }
 
 void rig_start(rig *r, int hops, const char *const *broker_options) {
-    *r = (rig){.dir = test_temp_dir(), .pipeline_hops = hops};
+    rig_start_of(r, hops, NULL, NULL, broker_options);
+}
+
+void rig_start_of(rig *r, int hops, const char *const *stage, const char *const *model,
+                  const char *const *broker_options) {
+    *r = (rig){.dir = test_temp_dir(), .pipeline_hops = hops, .stage = stage, .model = model};
     snprintf(r->gateways, sizeof(r->gateways), "ipc://%s/g.sock", r->dir);
     snprintf(r->workers, sizeof(r->workers), "ipc://%s/w.sock", r->dir);
     rig_broker_start(r, broker_options);
@@ -69,12 +74,12 @@ void rig_worker_kill(rig *r, int i, int sig) {
     r->worker[i] = 0;
 }
 
-static Tyto__Hop *make_hop(const char *stage) {
+static Tyto__Hop *make_hop(const rig *r, int i) {
     char model[32];
     Tyto__Hop *h = ty_pb_new(&tyto__hop__descriptor);
-    snprintf(model, sizeof(model), "model-%s", stage);
-    ty_pb_set_str(&h->stage, stage);
-    ty_pb_set_str(&h->model, model);
+    snprintf(model, sizeof(model), "model-%s", letters[i]);
+    ty_pb_set_str(&h->stage, r->stage ? r->stage[i] : letters[i]);
+    ty_pb_set_str(&h->model, r->model ? r->model[i] : model);
     return h;
 }
 
@@ -92,8 +97,7 @@ void rig_hello(rig *r) {
     ty_message *m = ty_message_new();
     Tyto__GatewayHello *h = ty_pb_new(&tyto__gateway_hello__descriptor);
     Tyto__PipelineSpec *p = ty_pb_new(&tyto__pipeline_spec__descriptor);
-    for (int i = 0; i < r->pipeline_hops; i++)
-        ty_pb_append(&p->hops, &p->n_hops, make_hop(letters[i]));
+    for (int i = 0; i < r->pipeline_hops; i++) ty_pb_append(&p->hops, &p->n_hops, make_hop(r, i));
     ty_pb_set_str(&p->name, "toy");
     ty_pb_set_str(&h->gateway, "test-gateway");
     h->incarnation = r->incarnation;
@@ -113,12 +117,9 @@ static void free_bytes(void *data, void *hint) {
     free(data);
 }
 
-ty_message *rig_task(const rig *r, const char *id, int part, float value) {
+ty_message *rig_empty_task(const rig *r, const char *id, int part) {
     ty_message *m = ty_message_new();
     Tyto__Envelope *e = m->env;
-    ty_err err;
-    float *x = calloc(4, sizeof(*x));
-    x[0] = value;
     ty_pb_set_str(&e->request_id, id);
     ty_pb_set_str(&e->pipeline, "toy");
     e->part = (uint32_t)part;
@@ -126,8 +127,16 @@ ty_message *rig_task(const rig *r, const char *id, int part, float value) {
     e->attempt = 1;
     e->deadline_unix_us = ty_now_unix_us() + 60000000;
     for (int i = 0; i < r->pipeline_hops; i++)
-        ty_pb_append(&e->itinerary, &e->n_itinerary, make_hop(letters[i]));
+        ty_pb_append(&e->itinerary, &e->n_itinerary, make_hop(r, i));
     ty_message_set_body(m, TYTO__ENVELOPE__BODY_TASK, ty_pb_new(&tyto__task__descriptor));
+    return m;
+}
+
+ty_message *rig_task(const rig *r, const char *id, int part, float value) {
+    ty_message *m = rig_empty_task(r, id, part);
+    ty_err err;
+    float *x = calloc(4, sizeof(*x));
+    x[0] = value;
     assert_int_equal(ty_message_add_tensor(m, "t_a", TYTO__DTYPE__DTYPE_F32, 2, (int64_t[]){1, 4},
                                            x, 4 * sizeof(*x), free_bytes, NULL, &err),
                      TY_OK);

@@ -26,11 +26,15 @@ typedef struct {
     int n_redispatched;
     int goodbyes;
     int pipeline_hops; /* of the itinerary that hello names: stages "a", "b", "c"... */
+    const char *const *stage, *const *model; /* or these; NULL: the letters */
 } rig;
 
 /* Starts the broker with these extra options (NULL-ended, may be NULL) and says hello as a gateway of
  * the pipeline "toy": the first `hops` of the stages a, b, c. */
 void rig_start(rig *r, int hops, const char *const *broker_options);
+/* The same with other stages and model identities; both borrowed until rig_stop. */
+void rig_start_of(rig *r, int hops, const char *const *stage, const char *const *model,
+                  const char *const *broker_options);
 /* Ends what is left: broker by SIGTERM (must end with 0), workers by SIGTERM. */
 void rig_stop(rig *r);
 void rig_broker_start(rig *r, const char *const *options);
@@ -42,6 +46,8 @@ void rig_hello(rig *r);
 /* Drops the gateway's connection and makes a new one (its hello said). */
 void rig_reconnect(rig *r);
 
+/* A task for all stages that carries nothing yet. */
+ty_message *rig_empty_task(const rig *r, const char *id, int part);
 /* A task for the first `hops` stages (one tensor "t_a" [1,4], its first element `value`). */
 ty_message *rig_task(const rig *r, const char *id, int part, float value);
 void rig_send(rig *r, ty_message *m);
