@@ -96,7 +96,7 @@ static void walk(const job *j, const part *p,
 
 static void attend_part(const job *j, const part *p) {
     int d = kv_pool_shape(j->a->kv)->d;
-    float sum[ATTEND_GROUP_MAX];
+    float sum[ATTEND_GROUP_MAX] = {0};
     walk(j, p, scores);
     for (int i = 0; i < p->n_q; i++) {
         float *s = p->s + i * j->scratch->ld;

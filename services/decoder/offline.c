@@ -20,7 +20,7 @@ static ty_status read_request(const char *path, ty_chat_request *r, ty_err *err)
     ty_status st = ty_file_read(path, REQUEST_BYTES_MAX, &json, &len, err);
     if (st != TY_OK) return st;
     st = ty_chat_request_parse(r, json, len, false, param, sizeof(param), err);
-    if (st != TY_OK && param[0])
+    if (st != TY_OK && param[0] && err && !strstr(err->text, param))
         ty_err_context(err, "%s: %s", path, param);
     else if (st != TY_OK)
         ty_err_context(err, "%s", path);

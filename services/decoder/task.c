@@ -12,17 +12,6 @@ enum { PROMPT_BYTES_MAX = 16 << 20 };
 
 /* ---- creation: everything that can be wrong with a request ---- */
 
-static ty_status check_sampling(const ty_sampling *s, ty_err *err) {
-    if (s->max_tokens < 0)
-        return ty_fail(err, TY_EINVAL, "max_tokens is %d, want 0 or more", s->max_tokens);
-    if (s->num_beams < 1 || s->num_beams > TY_BEAMS_MAX)
-        return ty_fail(err, TY_EINVAL, "num_beams is %d, want 1..%d", s->num_beams, TY_BEAMS_MAX);
-    if (s->num_beams > 1 && s->logprobs)
-        return ty_fail(err, TY_EUNSUPPORTED,
-                       "logprobs are given for one beam only; leave out num_beams or logprobs");
-    return TY_OK;
-}
-
 /* A picture that is not a number would make every token after it one. */
 static ty_status check_visual(const float *x, size_t n, ty_err *err) {
     for (size_t i = 0; i < n; i++)
@@ -92,7 +81,7 @@ static ty_status start(task *t, const task_env *env, const decoder_request *r, i
     int rows = r->n_visual > 0 ? r->visual_rows : env->visual_rows, n_placeholder = 0;
     if (r->n_visual < 0 || (r->n_visual > 0 && (r->visual_rows < 1 || !r->visual)))
         return ty_fail(err, TY_EINVAL, "%d pictures of %d rows", r->n_visual, r->visual_rows);
-    ty_status st = check_sampling(&t->s, err);
+    ty_status st = ty_sampling_check(&t->s, NULL, err);
     if (st == TY_OK) st = tokenize(t, env, r, rows > 0 ? rows : 1, &n_placeholder, err);
     if (st == TY_OK) st = make_rows(t, env, r, n_placeholder, err);
     if (st == TY_OK) st = fit_context(t, env, room, err);
