@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BACKOFF_US = 200 * 1000, NO_LINK_RETRY_US = 50 * 1000 };
+enum { BACKOFF_US = 200 * 1000, NO_LINK_RETRY_US = 50 * 1000, POISON_ATTEMPTS = 3 };
 
 typedef enum {
     IDLE, /* waits for others: a copy for its picture, the decode task for the visual tokens */
@@ -412,8 +412,10 @@ static void on_error(ask *a, int i, const Tyto__Error *e) {
     ty_status st = ty_status_from_name(e->status);
     if (st == TY_OK) st = TY_EINTERNAL;
     a->part[i].state = DONE; /* nothing is left there to cancel */
-    /* A deadline that passed on the way is the request's: another try has no time either. */
-    if (ty_status_transient(st) && st != TY_ETIMEOUT) {
+    /* A deadline that passed on the way is the request's: another try has no time either.  And what
+     * broke so many workers is not given to more of them. */
+    bool poison = st == TY_EINTERNAL && a->part[i].attempt >= POISON_ATTEMPTS;
+    if (ty_status_transient(st) && st != TY_ETIMEOUT && !poison) {
         again(a, i, st, e->stage, e->text);
         send_due(a);
     } else {

@@ -372,11 +372,21 @@ static ty_status make_events(gateway *g, ty_err *err) {
     return TY_OK;
 }
 
+/* What libevent has to say goes where all else goes. */
+static void on_libevent_log(int severity, const char *text) {
+    ty_log(severity == EVENT_LOG_DEBUG ? TY_LOG_DEBUG
+           : severity == EVENT_LOG_MSG ? TY_LOG_INFO
+           : severity == EVENT_LOG_ERR ? TY_LOG_ERROR
+                                       : TY_LOG_WARN,
+           "libevent: %s", text);
+}
+
 ty_status gateway_create(gateway **out, const gateway_options *opt, ty_err *err) {
     *out = NULL;
     gateway *g = calloc(1, sizeof(*g));
     if (!g) return ty_fail(err, TY_ENOMEM, "no memory for the gateway");
     g->opt = *opt;
+    event_set_log_callback(on_libevent_log);
     g->incarnation = (uint64_t)ty_now_unix_us();
     g->base = event_base_new();
     g->zmq = zmq_ctx_new();

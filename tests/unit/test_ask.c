@@ -291,11 +291,24 @@ static void ask_gives_up_after_its_sends(void **state) {
     (void)state;
     world w = {0};
     ask *a = start(&w, 0, NULL, 10000000, 10000000);
-    for (int i = 0; i < 3; i++) give_error(a, &w, i, TY_EINTERNAL, "decoder");
+    for (int i = 0; i < 3; i++) give_error(a, &w, i, TY_ENOMEM, "decoder");
     assert_int_equal(w.n_sent, 3);
     assert_int_equal(w.resent, 2);
-    assert_int_equal(w.failed, TY_EINTERNAL);
+    assert_int_equal(w.failed, TY_ENOMEM);
     assert_non_null(strstr(w.fail_text, "sent 3 times"));
+    end(&w, &a);
+}
+
+static void ask_blames_a_task_that_broke_three_workers(void **state) {
+    (void)state;
+    world w = {0};
+    ask *a = start(&w, 0, NULL, 10000000, 10000000);
+    ty_message *m = answer(w.sent[0]);
+    m->env->attempt = 3; /* the broker gave it to three workers */
+    ty_message_set_error(m, TY_EINTERNAL, "3 workers died with this task", "decoder");
+    ask_message(a, 0, &m);
+    assert_int_equal(w.n_sent, 1);
+    assert_int_equal(w.failed, TY_EINTERNAL);
     end(&w, &a);
 }
 
@@ -358,6 +371,7 @@ int main(void) {
         cmocka_unit_test(ask_counts_attempts_on_from_the_highest_seen),
         cmocka_unit_test(ask_fails_at_once_for_lasting_causes),
         cmocka_unit_test(ask_gives_up_after_its_sends),
+        cmocka_unit_test(ask_blames_a_task_that_broke_three_workers),
         cmocka_unit_test(ask_sends_again_what_is_not_heard_of),
         cmocka_unit_test(ask_fails_at_its_deadline),
         cmocka_unit_test(ask_refuses_a_gap_and_a_wrong_tensor),
