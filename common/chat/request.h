@@ -44,8 +44,8 @@ enum {
 
 /*
  * Parses a JSON object (TY_EFORMAT: it is none; the text has line and column).  strict (the
- * gateway): model and messages are required, `prompt` is refused; not strict (offline): `prompt` or `messages`.  Every field that is not known, not supported, or out
- * of range fails with TY_EINVAL or TY_EUNSUPPORTED; then `param` (size param_size, may be NULL) holds
+ * gateway): model and messages are required, `prompt` is refused; not strict (offline): `prompt` or
+ * `messages`.  Every field that is not known, not supported, or out of range fails with TY_EINVAL or TY_EUNSUPPORTED; then `param` (size param_size, may be NULL) holds
  * the field's path, e.g. "messages[0].content[1].image_url".  null means absent.  Accepted without
  * effect because their only allowed value is the default: n = 1, stream_options, user, metadata...
  * (docs/protocol.md lists them).  Picture parts: {"type":"image_url","image_url":{"url":...}} and, offline,

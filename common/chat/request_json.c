@@ -51,14 +51,20 @@ __attribute__((format(printf, 2, 3))) static size_t enter(reader *c, const char 
     return before;
 }
 
-/* A client's key may be long or hold anything; the path shows what can be shown of it. */
+/* What can be shown of a client's word, which may be long and hold anything. */
+typedef struct {
+    char text[49];
+} shown;
+
+static shown show(const char *word) {
+    shown s = {""};
+    for (size_t i = 0; word[i] && i < sizeof s.text - 1; i++)
+        s.text[i] = (unsigned char)word[i] < 0x20 || (unsigned char)word[i] > 0x7E ? '?' : word[i];
+    return s;
+}
+
 static size_t enter_key(reader *c, const char *key) {
-    char shown[65];
-    size_t n = 0;
-    for (; key[n] && n < sizeof shown - 1; n++)
-        shown[n] = (unsigned char)key[n] < 0x20 || (unsigned char)key[n] > 0x7E ? '?' : key[n];
-    shown[n] = '\0';
-    return enter(c, "%s%s", *c->path ? "." : "", shown);
+    return enter(c, "%s%s", *c->path ? "." : "", show(key).text);
 }
 
 /* Values. */
@@ -204,7 +210,8 @@ static ty_status read_part(reader *c, const json_t *v) {
     }
     enter(c, ".type");
     if (!type) return bad(c, TY_EINVAL, "must be \"text\" or \"image_url\"");
-    return bad(c, TY_EUNSUPPORTED, "is \"%.40s\"; supported are \"text\" and \"image_url\"", type);
+    return bad(c, TY_EUNSUPPORTED, "is \"%s\"; supported are \"text\" and \"image_url\"",
+               show(type).text);
 }
 
 static ty_status read_content(reader *c, const json_t *v) {
@@ -238,7 +245,8 @@ static ty_status read_role(reader *c, const json_t *v, ty_role *role) {
         *role = TY_ROLE_ASSISTANT;
     else
         return bad(c, TY_EUNSUPPORTED,
-                   "is \"%.40s\"; supported are system, developer, user and assistant", name);
+                   "is \"%s\"; supported are system, developer, user and assistant",
+                   show(name).text);
     c->path[level] = '\0';
     return TY_OK;
 }
@@ -287,8 +295,8 @@ static ty_status read_prompt(reader *c, const json_t *v) {
 static ty_status read_template(reader *c, const json_t *v) {
     ty_status st = get_text(c, v, &c->r->template_name);
     if (st == TY_OK && !ty_chat_template_known(c->r->template_name))
-        return bad(c, TY_EUNSUPPORTED, "is \"%.40s\"; known are \"readme\" and \"serve\"",
-                   c->r->template_name);
+        return bad(c, TY_EUNSUPPORTED, "is \"%s\"; known are \"readme\" and \"serve\"",
+                   show(c->r->template_name).text);
     return st;
 }
 
