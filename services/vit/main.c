@@ -21,7 +21,7 @@ static const char about[] =
     "The ViT stage: pictures of [3, S, S] normalised pixels to patch features [patches + 1, C].\n"
     "  tyto-vit --model P/vit.gguf --in x.safetensors --out y.safetensors [--dump]\n"
     "reads pixel_values [n, 3, S, S] (or [3, S, S]) and writes image_features [n, patches + 1, "
-    "C].\n";
+    "C].";
 
 /* ---- offline ---- */
 
