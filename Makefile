@@ -73,6 +73,8 @@ $(GEN)/%.pb-c.c $(GEN)/%.pb-c.h: proto/%.proto
 	@protoc-c --proto_path=proto --c_out=$(GEN) $<
 # Generated headers exist before anything compiles; after that the .d files take over.
 $(filter-out $(OUT)/obj/$(GEN)/%,$(LIB_OBJ)) $(MAIN_OBJ) $(TEST_OBJ) $(SUPPORT_OBJ): | $(PROTO_C:.c=.h)
+# The page is included by the assembler, which writes no dependencies.
+$(OUT)/obj/services/gateway/page.o: $(wildcard services/gateway/page/*)
 $(OUT)/libtyto.a: $(LIB_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^

@@ -1,8 +1,7 @@
 /* api.c - the routes, and all of the API that is not chat: models, health, metrics, the page at /. */
 #include "services/gateway/gateway.h"
 #include "services/gateway/json_text.h"
-
-#include "common/base/options.h"
+#include "services/gateway/page.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -103,18 +102,17 @@ static void get_metrics(void *ctx, http_call *c) {
 
 static void get_page(void *ctx, http_call *c) {
     (void)ctx;
-    static const char page[] =
-        "<!doctype html>\n<html lang=\"en\"><head><meta "
-        "charset=\"utf-8\"><title>Tyto</title></head>\n"
-        "<body><h1>Tyto " TYTO_VERSION "</h1>\n"
-        "<p>This server answers questions about pictures. Its API is OpenAI's chat "
-        "completions:</p>\n"
-        "<ul><li><code>POST /v1/chat/completions</code></li>\n"
-        "<li><a href=\"/v1/models\"><code>GET /v1/models</code></a></li>\n"
-        "<li><a href=\"/healthz\"><code>GET /healthz</code></a>, "
-        "<a href=\"/readyz\"><code>GET /readyz</code></a>, "
-        "<a href=\"/metrics\"><code>GET /metrics</code></a></li></ul>\n</body></html>\n";
-    http_reply(c, 200, "text/html; charset=utf-8", page, sizeof(page) - 1);
+    const page_file *f = page_find(http_call_path(c));
+    if (f) {
+        http_call_set_header(c, "Content-Security-Policy", PAGE_CONTENT_SECURITY_POLICY);
+        http_call_set_header(c, "X-Content-Type-Options", "nosniff");
+        http_call_set_header(c, "Cache-Control", "no-cache");
+        http_reply(c, 200, f->type, (const char *)f->data, f->size);
+        return;
+    }
+    api_error e;
+    api_error_make(&e, 404, "not_found", NULL, "The page has no such file; its address is /");
+    http_reply_error(c, &e);
 }
 
 const http_route gateway_routes[] = {
@@ -125,5 +123,7 @@ const http_route gateway_routes[] = {
     {"GET", "/readyz", true, get_readyz},
     {"GET", "/metrics", false, get_metrics},
     {"GET", "/", true, get_page},
+    {"GET", "/page/*", true, get_page},
+    {"GET", "/favicon.ico", true, get_page},
     {NULL, NULL, false, NULL},
 };

@@ -399,6 +399,10 @@ static const char *phrase(int status) {
     return status < 500 ? "Bad Request" : "Internal Server Error";
 }
 
+void http_call_set_header(http_call *c, const char *name, const char *value) {
+    add_header(c, name, value);
+}
+
 void http_reply(http_call *c, int status, const char *content_type, const char *body, size_t len) {
     set_status(c, status);
     if (content_type) add_header(c, "Content-Type", content_type);

@@ -63,6 +63,8 @@ int64_t http_call_received_us(const http_call *c); /* ty_now_us() when it was co
 /* Called once if the client goes away before the answer is complete.  NULL takes it back. */
 void http_call_on_gone(http_call *c, void (*gone)(void *ctx), void *ctx);
 
+/* A header of the answer to come; both texts are copied. */
+void http_call_set_header(http_call *c, const char *name, const char *value);
 void http_reply(http_call *c, int status, const char *content_type, const char *body, size_t len);
 /* Takes the object over; NULL (out of memory) answers 500. */
 void http_reply_json(http_call *c, int status, json_t *json);
