@@ -168,8 +168,8 @@ static void jobs_at_once_share_batches(void **state) {
         assert_int_equal(j[i]->n_done, 1);
         assert_int_equal(j[i]->batch, 8);
         assert_string_equal(j[i]->streamed, j[0]->streamed);
-        free_job(j[i]);
     }
+    for (int i = 0; i < 8; i++) free_job(j[i]);
 }
 
 static void logprobs_come_with_pieces(void **state) {
