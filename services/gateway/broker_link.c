@@ -2,13 +2,13 @@
  * broker_link.c - see broker_link.h.
  *
  * ZeroMQ's file descriptor tells of changes, not of messages: every time, and after every send (which may have
- * taken a change in), the socket is read until it is empty.  ZMQ_IMMEDIATE keeps messages from being queued
- * for a broker that is not there.
+ * taken a change in), the socket is read until it is empty.
  */
 #include "services/gateway/broker_link.h"
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/wire/socket.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -16,13 +16,10 @@
 #include <string.h>
 
 enum {
-    DEFAULT_HEARTBEAT_MS = 1000,
-    MISSED = 3,
     WELCOME_MS = 2000, /* hello -> welcome */
     REFUSED_MS = 5000, /* after a refusal, hello again */
     STATUS_MS = 2000,  /* how often the queues are asked for */
     DRAIN_MESSAGES = 256,
-    HIGH_WATER = 4096,
     GOODBYE_MS = 200,
 };
 
@@ -53,27 +50,18 @@ static void enter(broker_link *l, link_state s) {
     l->since_us = ty_now_us();
 }
 
-static void close_socket(broker_link *l) {
+static void close_socket(broker_link *l, int linger_ms) {
     if (l->event) event_free(l->event);
     l->event = NULL;
-    if (l->socket) zmq_close(l->socket);
-    l->socket = NULL;
+    ty_socket_close(&l->socket, linger_ms);
 }
 
 static ty_status open_socket(broker_link *l, ty_err *err) {
-    close_socket(l);
-    int linger = 0, one = 1, hwm = HIGH_WATER, fd = -1;
+    int fd = -1;
     size_t size = sizeof(fd);
-    l->socket = zmq_socket(l->zmq, ZMQ_DEALER);
-    if (!l->socket) return ty_fail(err, TY_EIO, "socket: %s", zmq_strerror(errno));
-    if (zmq_setsockopt(l->socket, ZMQ_LINGER, &linger, sizeof(linger)) != 0 ||
-        zmq_setsockopt(l->socket, ZMQ_IMMEDIATE, &one, sizeof(one)) != 0 ||
-        zmq_setsockopt(l->socket, ZMQ_SNDHWM, &hwm, sizeof(hwm)) != 0 ||
-        zmq_setsockopt(l->socket, ZMQ_RCVHWM, &hwm, sizeof(hwm)) != 0)
-        return ty_fail(err, TY_EIO, "socket options: %s", zmq_strerror(errno));
-    if (zmq_connect(l->socket, l->endpoint) != 0)
-        return ty_fail(err, errno == EINVAL ? TY_EINVAL : TY_EIO, "connect to %s: %s", l->endpoint,
-                       zmq_strerror(errno));
+    close_socket(l, 0);
+    ty_status st = ty_socket_connect(l->zmq, ZMQ_DEALER, l->endpoint, &l->socket, err);
+    if (st != TY_OK) return st;
     if (zmq_getsockopt(l->socket, ZMQ_FD, &fd, &size) != 0)
         return ty_fail(err, TY_EIO, "socket descriptor: %s", zmq_strerror(errno));
     l->event = event_new(l->base, fd, EV_READ | EV_PERSIST, on_readable, l);
@@ -92,7 +80,7 @@ ty_status broker_link_create(broker_link **out, void *zmq, struct event_base *ba
     l->opt = *opt;
     l->zmq = zmq;
     l->base = base;
-    l->heartbeat_ms = DEFAULT_HEARTBEAT_MS;
+    l->heartbeat_ms = TY_HEARTBEAT_MS;
     l->endpoint = strdup(opt->endpoint);
     ty_status st = l->endpoint ? open_socket(l, err) : ty_fail(err, TY_ENOMEM, "no memory");
     if (st != TY_OK)
@@ -245,7 +233,7 @@ void broker_link_tick(broker_link *l) {
         if (since_ms > REFUSED_MS) say_hello(l);
         break;
     case UP:
-        if (now - l->heard_us > (int64_t)MISSED * l->heartbeat_ms * 1000) {
+        if (now - l->heard_us > (int64_t)TY_HEARTBEATS_MISSED * l->heartbeat_ms * 1000) {
             lose(l, "three heartbeats missed");
             break;
         }
@@ -262,12 +250,9 @@ void broker_link_tick(broker_link *l) {
 void broker_link_destroy(broker_link **lp) {
     if (!lp || !*lp) return;
     broker_link *l = *lp;
-    if (l->socket && l->state == UP) {
-        int linger = GOODBYE_MS;
-        (void)zmq_setsockopt(l->socket, ZMQ_LINGER, &linger, sizeof(linger));
+    if (l->socket && l->state == UP)
         (void)send_body(l, TYTO__ENVELOPE__BODY_GOODBYE, ty_pb_new(&tyto__goodbye__descriptor));
-    }
-    close_socket(l);
+    close_socket(l, GOODBYE_MS);
     ty_message_destroy(&l->welcome);
     free(l->endpoint);
     free(l);

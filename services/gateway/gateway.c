@@ -4,6 +4,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/wire/socket.h"
 
 #include <inttypes.h>
 #include <openssl/rand.h>
@@ -389,7 +390,7 @@ ty_status gateway_create(gateway **out, const gateway_options *opt, ty_err *err)
     event_set_log_callback(on_libevent_log);
     g->incarnation = (uint64_t)ty_now_unix_us();
     g->base = event_base_new();
-    g->zmq = zmq_ctx_new();
+    g->zmq = ty_socket_context();
     ty_status st = TY_OK;
     if (!g->base || !g->zmq || gateway_metrics_init(&g->metrics) != TY_OK)
         st = ty_fail(err, TY_ENOMEM, "no memory for the gateway");
