@@ -12,15 +12,18 @@ typedef struct {
     const char *about;
 } command;
 
-/* A command stands here as soon as its file is there. */
+/* In the order in which a person meets them. */
 static const command commands[] = {
     {"import", cmd_import, "make a pipeline of a released checkpoint"},
-    {"synth", cmd_synth, "make a pipeline of random weights in any size"},
-    {"tokenize", cmd_tokenize, "text from stdin to token ids"},
-    {"doctor", cmd_doctor, "look at this machine: packages, CPU, memory, ports"},
+    {"synth", cmd_synth, "make a pipeline of random weights, in any size"},
+    {"run", cmd_run, "answer one question in this process"},
+    {"chat", cmd_chat, "talk in the terminal, in this process"},
     {"up", cmd_up, "run the whole service: broker, stages, gateway"},
-    {"down", cmd_down, "stop a running service"},
+    {"ask", cmd_ask, "ask a running service one question"},
     {"status", cmd_status, "the processes of a running service"},
+    {"down", cmd_down, "stop a running service"},
+    {"doctor", cmd_doctor, "look at this machine: packages, CPU, memory, ports"},
+    {"tokenize", cmd_tokenize, "text from stdin to token ids"},
     {NULL, NULL, NULL},
 };
 
