@@ -119,9 +119,10 @@ ty_status ty_chat_request_check(const ty_chat_request *r, int *turn, ty_err *err
     if (!turn) turn = &unused;
     *turn = -1;
     if (r->prompt) return TY_OK;
-    int n_user = 0;
+    int n_user = 0, last = -1;
     for (int i = 0; i < r->n_turn; i++) {
         n_user += r->turn[i].role == TY_ROLE_USER;
+        if (r->turn[i].role != TY_ROLE_SYSTEM) last = i;
         for (int j = 0; j < r->turn[i].n_part; j++) {
             *turn = i;
             ty_status st = check_part(&r->turn[i], &r->turn[i].part[j], err);
@@ -130,8 +131,8 @@ ty_status ty_chat_request_check(const ty_chat_request *r, int *turn, ty_err *err
     }
     *turn = -1;
     if (!n_user) return ty_fail(err, TY_EINVAL, "there is no user message to answer");
-    *turn = r->n_turn - 1;
-    if (r->turn[r->n_turn - 1].role == TY_ROLE_ASSISTANT)
+    *turn = last;
+    if (r->turn[last].role == TY_ROLE_ASSISTANT)
         return ty_fail(err, TY_EINVAL,
                        "the last message is the assistant's; to be answered it must be a user's");
     *turn = -1;

@@ -55,9 +55,9 @@ ty_status ty_chat_request_parse(ty_chat_request *out, const char *json, size_t l
                                 char *param, size_t param_size, ty_err *err);
 /* "readme" or "serve". */
 bool ty_chat_template_known(const char *name);
-/* Turns that a template can render: there is a user turn, the last turn is the user's, pictures are in
- * user turns only, no text holds the placeholder "<image>".  TY_EINVAL; *turn (may be NULL) is the one
- * that is wrong, -1 for none.  A verbatim prompt passes. */
+/* Turns that a template can render: there is a user turn, the last one (system turns apart) is one,
+ * pictures are in user turns only, no text holds the placeholder "<image>".  TY_EINVAL; *turn (may be
+ * NULL) is the one that is wrong, -1 for none.  A verbatim prompt passes. */
 ty_status ty_chat_request_check(const ty_chat_request *r, int *turn, ty_err *err);
 /* Number of picture parts in the turns; for a verbatim prompt the number of "<image>" in it. */
 int ty_chat_request_images(const ty_chat_request *r);

@@ -222,6 +222,9 @@ static void broken_messages_name_the_place(void **state) {
         {"[{\"role\":\"system\",\"content\":\"x\"}]", TY_EINVAL, "messages"},
         {"[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"assistant\",\"content\":\"y\"}]",
          TY_EINVAL, "messages[1].content"},
+        {"[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"assistant\",\"content\":\"y\"},"
+         "{\"role\":\"system\",\"content\":\"z\"}]",
+         TY_EINVAL, "messages[1].content"},
         {"[{\"role\":\"user\",\"content\":\"what is <image>?\"}]", TY_EINVAL,
          "messages[0].content"},
         {"[{\"role\":\"assistant\",\"content\":[{\"type\":\"image_url\",\"image_url\":"
