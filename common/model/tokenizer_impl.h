@@ -18,6 +18,12 @@ enum {
     TY_PIECE_BYTE
 };
 
+/* The hash stands beside the id, so that a miss seldom needs the piece's text. */
+typedef struct {
+    uint32_t hash;
+    int32_t id; /* -1 = free */
+} ty_slot;
+
 struct ty_tokenizer {
     int n, cap;
     ty_buf text;           /* all pieces, each followed by a NUL */
@@ -29,7 +35,7 @@ struct ty_tokenizer {
     bool dummy_prefix;
     ty_tokenize_mode mode;
 
-    int32_t *slot; /* piece -> id, open addressing; -1 = free.  Normal and user pieces only */
+    ty_slot *slot; /* piece -> id, open addressing.  Normal and user pieces only */
     uint32_t slot_mask;
     uint64_t *pair; /* the character pairs that stand side by side in some piece; 0 = free */
     uint32_t pair_mask;

@@ -86,18 +86,23 @@ static uint32_t table_size(size_t n) {
 }
 
 /* The slot that holds this text, or the free one where it belongs. */
-static uint32_t slot_of(const ty_tokenizer *t, const char *text, size_t len) {
-    uint32_t i = (uint32_t)XXH3_64bits(text, len) & t->slot_mask;
-    for (; t->slot[i] >= 0; i = (i + 1) & t->slot_mask) {
+static ty_slot *slot_of(const ty_tokenizer *t, const char *text, size_t len, uint32_t hash) {
+    uint32_t i = hash & t->slot_mask;
+    for (; t->slot[i].id >= 0; i = (i + 1) & t->slot_mask) {
         size_t have;
-        const char *piece = ty_tokenizer_piece(t, t->slot[i], &have);
+        if (t->slot[i].hash != hash) continue;
+        const char *piece = ty_tokenizer_piece(t, t->slot[i].id, &have);
         if (have == len && memcmp(piece, text, len) == 0) break;
     }
-    return i;
+    return &t->slot[i];
+}
+
+static uint32_t hash_of(const char *text, size_t len) {
+    return (uint32_t)XXH3_64bits(text, len);
 }
 
 int32_t ty_tokenizer_find(const ty_tokenizer *t, const char *text, size_t len) {
-    return len > t->longest ? -1 : t->slot[slot_of(t, text, len)];
+    return len > t->longest ? -1 : slot_of(t, text, len, hash_of(text, len))->id;
 }
 
 /* Never 0, which marks a free place. */
@@ -139,13 +144,14 @@ static ty_status build_tables(ty_tokenizer *t, ty_err *err) {
     if (!t->slot || !t->pair) return ty_fail(err, TY_ENOMEM, "tokenizer: out of memory");
     t->slot_mask = n_slot - 1;
     t->pair_mask = n_pair - 1;
-    for (uint32_t i = 0; i < n_slot; i++) t->slot[i] = -1;
+    for (uint32_t i = 0; i < n_slot; i++) t->slot[i].id = -1;
     for (int32_t id = 0; id < t->n; id++) {
         size_t len;
         const char *piece = ty_tokenizer_piece(t, id, &len);
         if (!from_text(t, id) || !len) continue;
-        uint32_t place = slot_of(t, piece, len);
-        if (t->slot[place] < 0) t->slot[place] = id; /* of two equal pieces the first counts */
+        uint32_t hash = hash_of(piece, len);
+        ty_slot *place = slot_of(t, piece, len, hash);
+        if (place->id < 0) *place = (ty_slot){hash, id}; /* of two equal pieces the first counts */
         if (len > t->longest) t->longest = len;
         add_pairs(t, piece, len);
     }
