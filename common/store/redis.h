@@ -3,6 +3,7 @@
  *
  * Connects on first use and again after a failure, at most once per `retry_ms`, so that a server that is
  * away costs a caller microseconds and recovers by itself.  Every command has a time limit.
+ * The process must ignore SIGPIPE: hiredis writes with write(2).
  */
 #ifndef TY_STORE_REDIS_H
 #define TY_STORE_REDIS_H
