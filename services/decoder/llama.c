@@ -141,7 +141,7 @@ static ty_status read_dims(const ty_gguf *g, llama_dims *d, ty_err *err) {
     if (st == TY_OK) st = get_int(g, "llama.block_count", 1, 1 << 12, &d->n_layer, err);
     if (st == TY_OK) st = get_int(g, "llama.embedding_length", 1, 1 << 17, &d->d_model, err);
     if (st == TY_OK) st = get_int(g, "llama.feed_forward_length", 1, 1 << 19, &d->d_ff, err);
-    if (st == TY_OK) st = get_int(g, "llama.context_length", 1, 1 << 22, &d->context, err);
+    if (st == TY_OK) st = get_int(g, "llama.context_length", 1, 1 << 20, &d->context, err);
     if (st == TY_OK)
         st = opt_float(g, "llama.attention.layer_norm_rms_epsilon", 1e-6, &d->eps, err);
     if (st == TY_OK) st = read_heads(g, d, err);

@@ -27,7 +27,7 @@ static const ty_option table[] = {
     TY_OPT_STR("kv", "TYTO_KV", own.kv, "f32", "TYPE", "type of the KV cache: f32 or f16"),
     TY_OPT_INT("kv-mib", "TYTO_KV_MIB", own.kv_mib, 0, 0, 1 << 24,
                "memory for the KV cache in MiB; 0 = four contexts, at most a quarter of the RAM"),
-    TY_OPT_INT("context", "TYTO_CONTEXT", own.context, 0, 0, 1 << 22,
+    TY_OPT_INT("context", "TYTO_CONTEXT", own.context, 0, 0, 1 << 20,
                "positions a sequence may have; 0 = the model's own"),
     TY_OPT_INT("prefill-chunk", "TYTO_PREFILL_CHUNK", own.prefill_chunk, 0, 0, 1 << 16,
                "prompt rows in one step; 0 = 256"),
@@ -92,6 +92,8 @@ static ty_status check(int compute, int kv, ty_err *err) {
         st = ty_fail(err, TY_EINVAL, "--kv %s: want f32 or f16", own.kv);
     if (st == TY_OK && decoder_offline_logits_parse(own.logits) == -2)
         st = ty_fail(err, TY_EINVAL, "--logits %s: want all or last", own.logits);
+    if (st == TY_OK && !ty_stage_is_offline(&opt) && (own.visual || own.logits))
+        st = ty_fail(err, TY_EINVAL, "--visual and --logits go with --in");
     if (st == TY_OK) st = ty_cpu_check(err);
     return st;
 }
