@@ -7,6 +7,7 @@
  */
 #include "services/gateway/data_url.h"
 #include "services/gateway/gateway.h"
+#include "services/gateway/lift.h"
 #include "services/gateway/receipt.h"
 #include "services/gateway/reply.h"
 
@@ -231,8 +232,8 @@ static void free_pictures(ask_picture *p, int n) {
 }
 
 /* Decodes every picture and forgets its URL, which may be large. */
-static ty_status read_pictures(chat *c, ty_chat_request *r, ask_picture *p, char *param,
-                               ty_err *err) {
+static ty_status read_pictures(chat *c, ty_chat_request *r, const lift *l, ask_picture *p,
+                               char *param, ty_err *err) {
     int n = 0;
     for (int i = 0; i < r->n_turn; i++) {
         for (int j = 0; j < r->turn[i].n_part; j++) {
@@ -240,8 +241,9 @@ static ty_status read_pictures(chat *c, ty_chat_request *r, ask_picture *p, char
             if (!part->is_image) continue;
             snprintf(c->picture_param[n], sizeof(c->picture_param[n]), "messages[%d].content[%d]",
                      i, j);
-            ty_status st = data_url_decode(part->text ? part->text : "", PICTURE_MAX_BYTES,
-                                           &p[n].bytes, &p[n].size, err);
+            lift_url u = lift_find(l, part->text ? part->text : "");
+            ty_status st =
+                data_url_decode(u.bytes, u.len, PICTURE_MAX_BYTES, &p[n].bytes, &p[n].size, err);
             if (st != TY_OK) {
                 snprintf(param, PARAM_MAX, "%s.image_url.url", c->picture_param[n]);
                 ty_err_context(err, "%s", c->picture_param[n]);
@@ -273,14 +275,14 @@ static ty_status draw_seed(ty_sampling *s, ty_err *err) {
 }
 
 /* Everything that can fail before the request is on its way. */
-static ty_status start(chat *c, ty_chat_request *r, char *param, ty_err *err) {
+static ty_status start(chat *c, ty_chat_request *r, const lift *l, char *param, ty_err *err) {
     int n = ty_chat_request_images(r);
     Tyto__DecodeTask *decode = NULL;
     ask_picture *pictures = calloc((size_t)n + 1, sizeof(*pictures));
     c->picture_param = calloc((size_t)n + 1, sizeof(*c->picture_param));
     ty_status st = TY_OK;
     if (!pictures || !c->picture_param) st = ty_fail(err, TY_ENOMEM, "no memory for the pictures");
-    if (st == TY_OK) st = read_pictures(c, r, pictures, param, err);
+    if (st == TY_OK) st = read_pictures(c, r, l, pictures, param, err);
     if (st == TY_OK) st = draw_seed(&r->sampling, err);
     if (st == TY_OK) st = ty_chat_codec_encode(r, &decode, err);
     if (st != TY_OK) {
@@ -349,6 +351,51 @@ static void reply_parse_error(http_call *call, ty_status st, const char *text, c
     http_reply_error(call, &e);
 }
 
+/* Picture parts whose URL was lifted. */
+static int count_lifted(const ty_chat_request *r, const lift *l) {
+    int n = 0;
+    for (int i = 0; i < r->n_turn; i++)
+        for (int j = 0; j < r->turn[i].n_part; j++) {
+            const ty_part *p = &r->turn[i].part[j];
+            n += p->is_image && p->text && lift_find(l, p->text).bytes != p->text;
+        }
+    return n;
+}
+
+/* Large URLs are lifted out first.  When something is wrong, or when one of them stood where no picture is, the
+ * body is parsed once more as it came: then the error names the place, and a text is a text. */
+static ty_status read_request(const char *body, size_t len, lift *l, ty_chat_request *r,
+                              char *param, ty_err *err) {
+    ty_status st = lift_init(l, body, len, err);
+    if (st != TY_OK) return st;
+    st = ty_chat_request_parse(r, l->json, l->len, true, param, PARAM_MAX, err);
+    if (l->n == 0) return st;
+    if (st == TY_OK && count_lifted(r, l) == l->n) return st;
+    if (st == TY_OK) ty_chat_request_clear(r);
+    lift_clear(l);
+    return ty_chat_request_parse(r, body, len, true, param, PARAM_MAX, err);
+}
+
+/* The request is good JSON: it goes on its way, or is answered with what is wrong. */
+static void serve(gateway *g, http_call *call, ty_chat_request *r, const lift *l) {
+    gateway_pipeline *p = NULL;
+    ty_err err = {0};
+    char param[PARAM_MAX] = "";
+    if (!admit(g, call, r, &p)) return;
+    chat *c = chat_create(g, call);
+    if (!c) {
+        reply_failure(call, TY_ENOMEM, "", "no memory for the request", NULL);
+        return;
+    }
+    c->pipeline = p;
+    c->head.model = p->info.name;
+    c->head.fingerprint = p->fingerprint;
+    ty_status st = start(c, r, l, param, &err);
+    if (st == TY_OK) return;
+    reply_failure(call, st, "", err.text, param);
+    chat_free(c);
+}
+
 void api_chat(void *ctx, http_call *call) {
     gateway *g = ctx;
     const char *body;
@@ -356,31 +403,18 @@ void api_chat(void *ctx, http_call *call) {
     ty_err err = {0};
     char param[PARAM_MAX] = "";
     ty_chat_request r;
-    gateway_pipeline *p = NULL;
+    lift l;
     ty_status st = http_call_body(call, &body, &len, &err);
     if (st != TY_OK) {
         reply_failure(call, st, "", err.text, NULL);
         return;
     }
-    st = ty_chat_request_parse(&r, body, len, true, param, sizeof(param), &err);
+    st = read_request(body, len, &l, &r, param, &err);
     if (st != TY_OK) {
         reply_parse_error(call, st, err.text, param);
         return;
     }
-    if (admit(g, call, &r, &p)) {
-        chat *c = chat_create(g, call);
-        if (c) {
-            c->pipeline = p;
-            c->head.model = p->info.name;
-            c->head.fingerprint = p->fingerprint;
-            st = start(c, &r, param, &err);
-        } else {
-            st = ty_fail(&err, TY_ENOMEM, "no memory for the request");
-        }
-        if (st != TY_OK) {
-            reply_failure(call, st, "", err.text, param);
-            chat_free(c);
-        }
-    }
+    serve(g, call, &r, &l);
     ty_chat_request_clear(&r);
+    lift_clear(&l);
 }

@@ -11,24 +11,33 @@
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/* "image/png;base64" of "data:image/png;base64,..." is checked; *data is what follows the comma. */
-static ty_status check_head(const char *url, const char **data, ty_err *err) {
-    if (strncasecmp(url, "data:", 5) != 0) {
-        if (strncasecmp(url, "http:", 5) == 0 || strncasecmp(url, "https:", 6) == 0)
-            return ty_fail(err, TY_EUNSUPPORTED,
-                           "picture addresses are not fetched; send the picture itself as "
-                           "data:image/jpeg;base64,...");
+static bool begins(const char *url, size_t len, const char *with) {
+    size_t n = strlen(with);
+    return len >= n && strncasecmp(url, with, n) == 0;
+}
+
+static int shown(size_t n) {
+    return n < 60 ? (int)n : 60;
+}
+
+/* "image/png;base64" of "data:image/png;base64,..." is checked; *data is where what follows begins. */
+static ty_status check_head(const char *url, size_t len, size_t *data, ty_err *err) {
+    if (begins(url, len, "http:") || begins(url, len, "https:"))
         return ty_fail(err, TY_EUNSUPPORTED,
-                       "\"%.20s\" is no data URL; send data:image/jpeg;base64,...", url);
-    }
-    const char *type = url + 5, *comma = strchr(type, ',');
+                       "picture addresses are not fetched; send the picture itself as "
+                       "data:image/jpeg;base64,...");
+    if (!begins(url, len, "data:"))
+        return ty_fail(err, TY_EUNSUPPORTED,
+                       "\"%.*s\" is no data URL; send data:image/jpeg;base64,...", shown(len), url);
+    const char *type = url + 5, *comma = memchr(url, ',', len);
     if (!comma) return ty_fail(err, TY_EINVAL, "the data URL has no comma before its data");
-    if (strncasecmp(type, "image/", 6) != 0)
-        return ty_fail(err, TY_EUNSUPPORTED, "media type \"%.*s\" is not image/...",
-                       (int)(comma - type < 60 ? comma - type : 60), type);
-    if (comma - type < 13 || strncasecmp(comma - 7, ";base64", 7) != 0)
+    size_t n = (size_t)(comma - type);
+    if (!begins(type, n, "image/"))
+        return ty_fail(err, TY_EUNSUPPORTED, "media type \"%.*s\" is not image/...", shown(n),
+                       type);
+    if (n < 13 || !begins(comma - 7, 7, ";base64"))
         return ty_fail(err, TY_EINVAL, "the data URL is not base64, want data:image/...;base64,");
-    *data = comma + 1;
+    *data = (size_t)(comma + 1 - url);
     return TY_OK;
 }
 
@@ -55,15 +64,16 @@ static ty_status check_base64(const char *data, size_t len, int *pad, ty_err *er
     return TY_OK;
 }
 
-ty_status data_url_decode(const char *url, size_t max_bytes, uint8_t **bytes, size_t *size,
-                          ty_err *err) {
-    const char *data = NULL;
+ty_status data_url_decode(const char *url, size_t len, size_t max_bytes, uint8_t **bytes,
+                          size_t *size, ty_err *err) {
+    size_t head = 0;
     int pad = 0;
     *bytes = NULL;
     *size = 0;
-    ty_status st = check_head(url, &data, err);
+    ty_status st = check_head(url, len, &head, err);
     if (st != TY_OK) return st;
-    size_t len = strlen(data);
+    const char *data = url + head;
+    len -= head;
     if (len / 4 * 3 > max_bytes + 2 || len > INT_MAX)
         return ty_fail(err, TY_ELIMIT, "the picture has about %zu bytes, at most %zu are taken",
                        len / 4 * 3, max_bytes);

@@ -12,9 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* *bytes: free() it.  Fails: TY_EINVAL (not such a URL; says where), TY_EUNSUPPORTED (http(s) and other
+/* url: len bytes.  *bytes: free() it.  Fails: TY_EINVAL (not such a URL; says where), TY_EUNSUPPORTED (http(s) and other
  * schemes, other media types), TY_ELIMIT (more than max_bytes decoded), TY_ENOMEM. */
-ty_status data_url_decode(const char *url, size_t max_bytes, uint8_t **bytes, size_t *size,
-                          ty_err *err);
+ty_status data_url_decode(const char *url, size_t len, size_t max_bytes, uint8_t **bytes,
+                          size_t *size, ty_err *err);
 
 #endif

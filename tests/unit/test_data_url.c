@@ -10,7 +10,7 @@ static void good(const char *url, const char *want, size_t n) {
     uint8_t *p = NULL;
     size_t size = 0;
     ty_err e = {0};
-    assert_int_equal(data_url_decode(url, 100, &p, &size, &e), TY_OK);
+    assert_int_equal(data_url_decode(url, strlen(url), 100, &p, &size, &e), TY_OK);
     assert_int_equal(size, n);
     assert_memory_equal(p, want, n);
     free(p);
@@ -20,7 +20,7 @@ static void bad(const char *url, size_t max, ty_status want, const char *says) {
     uint8_t *p = (uint8_t *)1;
     size_t size = 1;
     ty_err e = {0};
-    assert_int_equal(data_url_decode(url, max, &p, &size, &e), want);
+    assert_int_equal(data_url_decode(url, strlen(url), max, &p, &size, &e), want);
     assert_null(p);
     if (!strstr(e.text, says)) fail_msg("\"%s\" does not say \"%s\"", e.text, says);
 }
