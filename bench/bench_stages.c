@@ -1,0 +1,327 @@
+/*
+ * bench_stages - the stages themselves (the files that the services ship) on models of random weights:
+ * ViT-L/14 and its abstractor in f32 and Q8_0, the 7B decoder in Q4_0, Q8_0 and, one layer, f32.
+ *
+ * Models come from `tyto synth` and are kept in bench/out/models.  A 7B decoder is cut to some layers
+ * unless --full is given: every layer is alike, and eight of them are far over the caches.
+ */
+#include "bench/limits.h"
+#include "bench/report.h"
+
+#include "common/base/clock.h"
+#include "common/base/options.h"
+#include "common/math/blas.h"
+#include "common/math/cpu.h"
+#include "services/abstractor/abstractor.h"
+#include "services/decoder/decoder.h"
+#include "services/vit/vit.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static struct {
+    int threads;
+    const char *out, *models, *tyto;
+    bool strict, quick, full;
+} opt;
+
+static const ty_option table[] = {
+    TY_OPT_INT("threads", "TYTO_THREADS", opt.threads, 0, 0, 1024, "0 = one per core"),
+    TY_OPT_STR("out", NULL, opt.out, "bench/out/stages.json", "FILE", "where the JSON goes"),
+    TY_OPT_STR("models", NULL, opt.models, "bench/out/models", "DIR", "where models are kept"),
+    TY_OPT_STR("tyto", NULL, opt.tyto, "build/bin/tyto", "FILE", "the command that makes models"),
+    TY_OPT_FLAG("strict", NULL, opt.strict, "fail when a floor is missed"),
+    TY_OPT_FLAG("quick", NULL, opt.quick, "two runs of each and four layers of the decoder"),
+    TY_OPT_FLAG("full", NULL, opt.full, "all 32 layers of the decoder (11 GB of files)"),
+    TY_OPT_END,
+};
+
+typedef struct {
+    ty_pool *pool;
+    limits lim;
+    report *rep;
+} bench;
+
+static void stop(const char *what, const char *why) {
+    fprintf(stderr, "bench: %s: %s\n", what, why);
+    exit(1);
+}
+
+/* ---- models ---- */
+
+/* Runs `tyto synth` unless DIR is there; its path into dir. */
+static void model(char *dir, size_t size, const char *name, const char *const *args) {
+    const char *argv[24] = {opt.tyto, "synth", dir};
+    int n = 3, status = 0;
+    snprintf(dir, size, "%s/%s", opt.models, name);
+    if (access(dir, F_OK) == 0) return;
+    while (*args && n < 23) argv[n++] = *args++;
+    (void)mkdir("bench/out", 0777);
+    (void)mkdir(opt.models, 0777);
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        execv(opt.tyto, (char *const *)(uintptr_t)argv);
+        _exit(127);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
+        stop(opt.tyto, "synth failed; run make first");
+}
+
+/* ---- ViT and abstractor ---- */
+
+static int repeats(void) {
+    return opt.quick ? 2 : 4;
+}
+
+typedef struct {
+    double ms, cores;
+} timing;
+
+typedef struct {
+    vit *v;
+    abstractor *a;
+    const float *in;
+    float *out;
+    int n, n_token;
+} vision_run;
+
+static void run_vit(vision_run *r) {
+    ty_err err = {0};
+    if (vit_run(r->v, r->in, r->n, r->out, NULL, &err) != TY_OK) stop("vit", err.text);
+}
+
+static void run_abstractor(vision_run *r) {
+    ty_err err = {0};
+    if (abstractor_run(r->a, r->in, r->n, r->n_token, r->out, NULL, &err) != TY_OK)
+        stop("abstractor", err.text);
+}
+
+static timing best_of(void (*run)(vision_run *), vision_run *r) {
+    double best = 1e30, sum = 0;
+    run(r);
+    double cpu = limits_cpu_seconds();
+    for (int i = 0; i < repeats(); i++) {
+        int64_t t = ty_now_us();
+        run(r);
+        double ms = (double)(ty_now_us() - t) * 1e-3;
+        sum += ms;
+        if (ms < best) best = ms;
+    }
+    return (timing){best, (limits_cpu_seconds() - cpu) * 1e3 / sum};
+}
+
+static float *numbers(size_t n) {
+    float *x = malloc(n * sizeof *x);
+    if (!x) stop("numbers", "out of memory");
+    for (size_t i = 0; i < n; i++) x[i] = (float)((i * 2654435761u >> 7) % 2001) / 1000 - 1;
+    return x;
+}
+
+static void add_vision(bench *b, const char *group, int n, double flops, double peak, double floor,
+                       void (*run)(vision_run *), vision_run *r) {
+    char name[64];
+    r->n = n;
+    timing t = best_of(run, r);
+    snprintf(name, sizeof name, "%d picture%s", n, n > 1 ? "s" : "");
+    report_add(b->rep, &(report_row){.group = group,
+                                     .name = name,
+                                     .ms = t.ms,
+                                     .cores = t.cores,
+                                     .ops = flops * n,
+                                     .peak_gops = peak,
+                                     .floor = floor});
+}
+
+static void bench_vision(bench *b, const char *type, double peak, double floor) {
+    char dir[256], path[300], group[64];
+    const char *args[] = {"--shape", "vit-l", "--type", type, NULL};
+    ty_run_options run = {.pool = b->pool};
+    ty_err err = {0};
+    snprintf(group, sizeof group, "vit-l-%s", type);
+    model(dir, sizeof dir, group, args);
+    vision_run r = {0};
+    snprintf(path, sizeof path, "%s/vit.gguf", dir);
+    if (vit_create(&r.v, path, &run, &err) != TY_OK) stop(path, err.text);
+    int S = vit_image_size(r.v), T = vit_n_token(r.v), C = vit_width(r.v);
+    float *pixels = numbers((size_t)(8 * 3 * S) * (size_t)S);
+    float *features = numbers((size_t)(8 * T) * (size_t)C);
+    r.in = pixels;
+    r.out = features;
+    snprintf(group, sizeof group, "stage vit, ViT-L/14 %s", type);
+    add_vision(b, group, 1, vit_flops(r.v), peak, floor, run_vit, &r);
+    add_vision(b, group, 8, vit_flops(r.v), peak, floor, run_vit, &r);
+    vit_destroy(&r.v);
+    snprintf(path, sizeof path, "%s/abstractor.gguf", dir);
+    if (abstractor_create(&r.a, path, &run, &err) != TY_OK) stop(path, err.text);
+    float *tokens =
+        numbers((size_t)(8 * abstractor_n_out(r.a)) * (size_t)abstractor_width_out(r.a));
+    r.in = features;
+    r.out = tokens;
+    r.n_token = T;
+    snprintf(group, sizeof group, "stage abstractor, 6 layers %s", type);
+    add_vision(b, group, 1, abstractor_flops(r.a, T), peak, 0, run_abstractor, &r);
+    add_vision(b, group, 8, abstractor_flops(r.a, T), peak, 0, run_abstractor, &r);
+    abstractor_destroy(&r.a);
+    free(pixels);
+    free(features);
+    free(tokens);
+}
+
+/* ---- decoder ---- */
+
+typedef struct {
+    decoder_result result;
+    int done;
+} answer;
+
+static void on_token(void *ctx, const decoder_token *token, int index, const char *text,
+                     size_t len) {
+    (void)ctx, (void)token, (void)index, (void)text, (void)len;
+}
+
+static void on_done(void *ctx, ty_status st, const decoder_result *result, const ty_err *err) {
+    answer *a = ctx;
+    if (st != TY_OK) stop("decoder", err->text);
+    a->result = *result;
+    a->done++;
+}
+
+/* n requests at once; the last one's result stands for all. */
+static answer ask(decoder *d, const char *prompt, int max_tokens, int n) {
+    answer a = {.done = 0};
+    ty_chat_request req;
+    ty_err err = {0};
+    if (ty_chat_request_init(&req) != TY_OK) stop("request", "out of memory");
+    req.prompt = strdup(prompt);
+    req.sampling.max_tokens = max_tokens;
+    req.sampling.temperature = 0;
+    decoder_request r = {.request = &req, .sink = {&a, on_token, on_done}};
+    for (int i = 0; i < n; i++) {
+        uint64_t handle = 0;
+        if (decoder_submit(d, &r, &handle, &err) != TY_OK) stop("decoder", err.text);
+    }
+    while (decoder_step(d) > 0) {
+    }
+    ty_chat_request_clear(&req);
+    return a;
+}
+
+static char *words(int n) {
+    char *text = malloc((size_t)n * 2 + 1);
+    if (!text) stop("prompt", "out of memory");
+    for (int i = 0; i < n; i++) memcpy(text + 2 * i, i % 2 ? "a " : "b ", 2);
+    text[2 * n] = '\0';
+    return text;
+}
+
+/* Weights of a pass over the 7B shape, in elements. */
+static double weights(int layers) {
+    return layers * (4.0 * 4096 * 4096 + 3.0 * 4096 * 11008) + 32000.0 * 4096;
+}
+
+static void add_prefill(bench *b, decoder *d, const char *group, int n_word, double peak,
+                        double floor) {
+    char *prompt = words(n_word), name[64];
+    double best = 1e30, cores = 0;
+    answer a = ask(d, prompt, 1, 1);
+    for (int i = 0; i < repeats(); i++) {
+        double cpu = limits_cpu_seconds();
+        a = ask(d, prompt, 1, 1);
+        double ms = (double)a.result.prefill_us * 1e-3;
+        if (ms < best) {
+            best = ms;
+            cores = (limits_cpu_seconds() - cpu) * 1e3 / ms;
+        }
+    }
+    snprintf(name, sizeof name, "prefill of %d rows, %.1f rows/s", a.result.n_prompt,
+             a.result.n_prompt / best * 1e3);
+    report_add(b->rep, &(report_row){.group = group,
+                                     .name = name,
+                                     .ms = best,
+                                     .cores = cores,
+                                     .ops = a.result.flops,
+                                     .peak_gops = peak,
+                                     .floor = floor});
+    free(prompt);
+}
+
+static void add_decode(bench *b, decoder *d, const char *group, int n, double bytes, double ops,
+                       double floor) {
+    enum { TOKENS = 17 };
+    char name[64];
+    double read = limits_read_gbs(b->pool, ty_pool_size(b->pool)), best = 1e30, cores = 0;
+    for (int i = 0; i < repeats() + 1; i++) {
+        double cpu = limits_cpu_seconds();
+        int64_t t = ty_now_us();
+        answer a = ask(d, "b a b", TOKENS, n);
+        double wall = (double)(ty_now_us() - t) * 1e-3;
+        double ms = (double)a.result.decode_us * 1e-3 / (TOKENS - 1);
+        if (ms < best) {
+            best = ms;
+            cores = (limits_cpu_seconds() - cpu) * 1e3 / wall;
+        }
+    }
+    snprintf(name, sizeof name, "decode, %d row%s, %.1f tokens/s", n, n > 1 ? "s" : "",
+             n / best * 1e3);
+    report_add(b->rep, &(report_row){.group = group,
+                                     .name = name,
+                                     .ms = best,
+                                     .cores = cores,
+                                     .ops = ops * n,
+                                     .bytes = bytes,
+                                     .read_gbs = read,
+                                     .floor = floor});
+}
+
+static void bench_decoder(bench *b, const char *type, int layers, double peak, double floor) {
+    char dir[256], path[300], group[64], count[16];
+    const char *args[] = {"--llm", "7b", "--vit", "none", "--layers", count, "--type", type, NULL};
+    decoder_options o = {.run = {.pool = b->pool}, .kv = TY_F32, .context = 1024};
+    decoder *d = NULL;
+    ty_err err = {0};
+    snprintf(count, sizeof count, "%d", layers);
+    snprintf(group, sizeof group, "7b-%s-%d", type, layers);
+    model(dir, sizeof dir, group, args);
+    snprintf(path, sizeof path, "%s/decoder.gguf", dir);
+    if (decoder_create(&d, path, &o, &err) != TY_OK) stop(path, err.text);
+    snprintf(group, sizeof group, "stage decoder, 7B %s, %d layer%s", type, layers,
+             layers > 1 ? "s" : "");
+    const ty_dtype_info *info = ty_dtype_get(ty_dtype_parse(type));
+    double n = weights(layers), bytes = n * info->bytes / info->block;
+    bool quantised = info->block > 1;
+    add_decode(b, d, group, 1, bytes, 2 * n, quantised ? 0.8 : 0);
+    add_decode(b, d, group, 8, bytes, 2 * n, 0);
+    add_prefill(b, d, group, 62, peak, 0);
+    add_prefill(b, d, group, 254, peak, floor);
+    decoder_destroy(&d);
+}
+
+int main(int argc, char **argv) {
+    bench b = {0};
+    ty_err err = {0};
+    ty_options_next next = ty_options_parse(
+        table, "bench_stages [options]", "The stages on random weights of mPLUG-Owl 7B's shapes.",
+        argc, argv, NULL);
+    if (next != TY_OPTIONS_GO) return next == TY_OPTIONS_DONE ? 0 : 2;
+    if (ty_cpu_check(&err) != TY_OK || ty_pool_create(&b.pool, opt.threads, &err) != TY_OK)
+        stop("start", err.text);
+    if (!limits_measure(b.pool, &b.lim)) stop("read rate", "out of memory");
+    b.rep = report_open(&b.lim, ty_pool_size(b.pool));
+    if (!b.rep) stop("report", "out of memory");
+    int layers = opt.full ? 32 : opt.quick ? 4 : 8;
+    bench_vision(&b, "f32", b.lim.f32_gflops, 0.6);
+    bench_vision(&b, "q8_0", b.lim.int8_gops, 0);
+    bench_decoder(&b, "q4_0", layers, b.lim.int8_gops, 0.25);
+    bench_decoder(&b, "q8_0", layers, b.lim.int8_gops, 0.25);
+    bench_decoder(&b, "f32", 1, b.lim.f32_gflops, 0);
+    int missed = report_close(b.rep, opt.out);
+    limits_close();
+    ty_pool_destroy(&b.pool);
+    return missed < 0 || (opt.strict && missed > 0) ? 1 : 0;
+}
