@@ -54,7 +54,7 @@ static ty_status tokenize(const tokenize_options *o, ty_tokenize_mode mode, ty_e
 }
 
 int cmd_tokenize(int argc, char **argv) {
-    tokenize_options o;
+    tokenize_options o = {0};
     const ty_option table[] = {
         TY_OPT_STR("model", NULL, o.model, NULL, "FILE", "a decoder.gguf, for its vocabulary"),
         TY_OPT_STR("mode", NULL, o.mode, "spm", "MODE",

@@ -45,38 +45,32 @@ ty_status ty_chat_add_turn(ty_chat_request *r, ty_role role, ty_err *err) {
     return TY_OK;
 }
 
-/* Takes text over when it succeeds. */
-static ty_status add_part(ty_chat_request *r, bool is_image, char *text, ty_err *err) {
+/* Appends a part with a copy of `len` bytes of text (NULL allowed). */
+static ty_status add_part(ty_chat_request *r, bool is_image, const char *text, size_t len,
+                          ty_err *err) {
     if (!r->n_turn) return ty_fail(err, TY_EINVAL, "a part needs a turn to stand in");
     ty_turn *turn = &r->turn[r->n_turn - 1];
     if (turn->n_part >= 1 << 20) return ty_fail(err, TY_ELIMIT, "too many parts in one message");
     ty_part *p = realloc(turn->part, ((size_t)turn->n_part + 1) * sizeof *p);
     if (!p) return ty_fail(err, TY_ENOMEM, "out of memory");
     turn->part = p;
-    turn->part[turn->n_part++] = (ty_part){is_image, text};
+    p += turn->n_part;
+    *p = (ty_part){is_image, NULL};
+    if (text && !(p->text = strndup(text, len))) return ty_fail(err, TY_ENOMEM, "out of memory");
+    turn->n_part++;
     return TY_OK;
 }
 
 ty_status ty_chat_add_text(ty_chat_request *r, const char *text, size_t len, ty_err *err) {
     if (memchr(text, '\0', len))
         return ty_fail(err, TY_EUNSUPPORTED, "a text with a NUL character is not supported");
-    char *copy = malloc(len + 1);
-    if (!copy) return ty_fail(err, TY_ENOMEM, "out of memory");
-    memcpy(copy, text, len);
-    copy[len] = '\0';
-    ty_status st = add_part(r, false, copy, err);
-    if (st != TY_OK) free(copy);
-    return st;
+    return add_part(r, false, text, len, err);
 }
 
 ty_status ty_chat_add_image(ty_chat_request *r, const char *url, ty_err *err) {
     if (ty_chat_request_images(r) >= TY_CHAT_IMAGES_MAX)
         return ty_fail(err, TY_ELIMIT, "more than %d pictures", TY_CHAT_IMAGES_MAX);
-    char *copy = url ? strdup(url) : NULL;
-    if (url && !copy) return ty_fail(err, TY_ENOMEM, "out of memory");
-    ty_status st = add_part(r, true, copy, err);
-    if (st != TY_OK) free(copy);
-    return st;
+    return add_part(r, true, url, url ? strlen(url) : 0, err);
 }
 
 static int count_placeholders(const char *text) {

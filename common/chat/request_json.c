@@ -58,7 +58,7 @@ typedef struct {
 
 static shown show(const char *word) {
     shown s = {""};
-    for (size_t i = 0; word[i] && i < sizeof s.text - 1; i++)
+    for (size_t i = 0; i < sizeof s.text - 1 && word[i]; i++)
         s.text[i] = (unsigned char)word[i] < 0x20 || (unsigned char)word[i] > 0x7E ? '?' : word[i];
     return s;
 }
@@ -391,7 +391,7 @@ static ty_status add_stop(reader *c, const json_t *v) {
     if (s->n_stop == TY_STOP_MAX) return bad(c, TY_EINVAL, "is more than %d strings", TY_STOP_MAX);
     if (json_string_length(v) >= TY_STOP_BYTES)
         return bad(c, TY_ELIMIT, "is longer than %d bytes", TY_STOP_BYTES - 1);
-    strcpy(s->stop[s->n_stop++], json_string_value(v));
+    memcpy(s->stop[s->n_stop++], json_string_value(v), json_string_length(v) + 1);
     return TY_OK;
 }
 
@@ -522,7 +522,7 @@ static ty_status settle_sampling(reader *c) {
     ty_status st = ty_sampling_check(s, &wrong, c->err);
     if (st != TY_OK) {
         c->path[0] = '\0';
-        enter(c, "%s", wrong && strcmp(wrong, "max_tokens") ? wrong : c->max_name);
+        enter(c, "%s", wrong && strcmp(wrong, "max_tokens") != 0 ? wrong : c->max_name);
         return st;
     }
     if (c->do_sample == 1 && c->has_temperature && s->temperature <= 0) {

@@ -261,7 +261,7 @@ static ty_status advance(ty_beam *b, const candidate *c, int n, int *parent, int
 }
 
 ty_status ty_beam_step(ty_beam *b, float *logits, int *parent, int32_t *token, ty_err *err) {
-    candidate c[CANDIDATES_MAX];
+    candidate c[CANDIDATES_MAX] = {0};
     if (ty_beam_done(b)) return ty_fail(err, TY_EINTERNAL, "beam search: a step after the end");
     for (int j = 0; j < ty_beam_live(b); j++)
         process_row(b, &b->live[j], logits + (size_t)j * (size_t)b->V);

@@ -43,15 +43,28 @@ typedef struct {
     ty_ids *out;
 } bpe;
 
-/* realloc for one more element, doubling. */
-static ty_status grow(void **p, int n, int *cap, size_t size) {
-    if (n < *cap) return TY_OK;
-    int wider = *cap ? *cap * 2 : 64;
-    if (*cap > INT32_MAX / 2) return TY_ELIMIT;
-    void *q = realloc(*p, (size_t)wider * size);
-    if (!q) return TY_ENOMEM;
-    *p = q;
-    *cap = wider;
+/* The capacity after `cap`; 0 beyond what an index can count. */
+static int wider(int cap) {
+    return cap ? (cap <= INT32_MAX / 2 ? cap * 2 : 0) : 64;
+}
+
+static ty_status grow_symbols(bpe *b) {
+    if (b->n_sym < b->cap_sym) return TY_OK;
+    int cap = wider(b->cap_sym);
+    symbol *p = cap ? realloc(b->sym, (size_t)cap * sizeof *p) : NULL;
+    if (!p) return cap ? TY_ENOMEM : TY_ELIMIT;
+    b->sym = p;
+    b->cap_sym = cap;
+    return TY_OK;
+}
+
+static ty_status grow_heap(bpe *b) {
+    if (b->n_heap < b->cap_heap) return TY_OK;
+    int cap = wider(b->cap_heap);
+    merge *p = cap ? realloc(b->heap, (size_t)cap * sizeof *p) : NULL;
+    if (!p) return cap ? TY_ENOMEM : TY_ELIMIT;
+    b->heap = p;
+    b->cap_heap = cap;
     return TY_OK;
 }
 
@@ -63,9 +76,7 @@ static bool before(const bpe *b, const merge *x, const merge *y) {
 }
 
 static ty_status heap_push(bpe *b, merge m) {
-    void *p = b->heap;
-    ty_status st = grow(&p, b->n_heap, &b->cap_heap, sizeof *b->heap);
-    b->heap = p;
+    ty_status st = grow_heap(b);
     if (st != TY_OK) return st;
     int i = b->n_heap++;
     for (int up; i > 0 && before(b, &m, &b->heap[up = (i - 1) / 2]); i = up)
@@ -121,17 +132,18 @@ static ty_status merge_all(bpe *b) {
     return st;
 }
 
-/* A symbol without a piece: its bytes, or one unk for each run where a byte piece is missing. */
-static ty_status emit_bytes(bpe *b, const symbol *s) {
-    const unsigned char *p = (const unsigned char *)b->text + s->begin;
+/* A symbol without a piece gives its bytes, or one unk for each run where a byte piece is missing. */
+static ty_status emit(bpe *b, symbol s) {
+    if (s.id >= 0) return ty_ids_push(b->out, s.id);
+    const unsigned char *p = (const unsigned char *)b->text + s.begin;
     bool all = true;
-    for (uint32_t i = 0; i < s->len; i++) all = all && b->t->byte_id[p[i]] >= 0;
+    for (uint32_t i = 0; i < s.len; i++) all = all && b->t->byte_id[p[i]] >= 0;
     if (!all) {
         bool repeated = b->out->n && b->out->id[b->out->n - 1] == b->t->unk;
         return repeated || b->t->unk < 0 ? TY_OK : ty_ids_push(b->out, b->t->unk);
     }
     ty_status st = TY_OK;
-    for (uint32_t i = 0; i < s->len && st == TY_OK; i++)
+    for (uint32_t i = 0; i < s.len && st == TY_OK; i++)
         st = ty_ids_push(b->out, b->t->byte_id[p[i]]);
     return st;
 }
@@ -139,18 +151,14 @@ static ty_status emit_bytes(bpe *b, const symbol *s) {
 /* Merges and emits the symbols gathered so far. */
 static ty_status flush(bpe *b) {
     ty_status st = b->n_sym > 1 ? merge_all(b) : TY_OK;
-    for (int32_t i = b->n_sym ? 0 : -1; i >= 0 && st == TY_OK; i = b->sym[i].next) {
-        const symbol *s = &b->sym[i];
-        st = s->id >= 0 ? ty_ids_push(b->out, s->id) : emit_bytes(b, s);
-    }
+    for (int32_t i = b->n_sym ? 0 : -1; i >= 0 && st == TY_OK; i = b->sym[i].next)
+        st = emit(b, b->sym[i]);
     b->n_sym = 0;
     return st;
 }
 
 static ty_status gather(bpe *b, size_t begin, size_t len, int32_t id, bool frozen) {
-    void *p = b->sym;
-    ty_status st = grow(&p, b->n_sym, &b->cap_sym, sizeof *b->sym);
-    b->sym = p;
+    ty_status st = grow_symbols(b);
     if (st != TY_OK) return st;
     int i = b->n_sym++;
     b->sym[i] = (symbol){(uint32_t)begin, (uint32_t)len, i - 1, -1, id, frozen};
