@@ -365,6 +365,38 @@ static void logprobs_come_in_openais_form(void **state) {
     json_decref(j);
 }
 
+/* The value of the sample that begins with `name`; fails the test when it is not there. */
+static double metric(const char *name) {
+    test_reply r = TEST_GET(port, "/metrics");
+    assert_int_equal(r.status, 200);
+    size_t n = strlen(name);
+    for (const char *p = r.body; p && *p; p = strchr(p, '\n'), p = p ? p + 1 : NULL)
+        if (strncmp(p, name, n) == 0 && p[n] == ' ') {
+            double v = strtod(p + n, NULL);
+            test_reply_clear(&r);
+            return v;
+        }
+    fail_msg("no metric %s", name);
+    return 0;
+}
+
+static void wait_metric(const char *name, double want) {
+    for (int i = 0; i < 1000; i++) {
+        if (metric(name) == want) return;
+        usleep(10000);
+    }
+    fail_msg("%s is %g, want %g", name, metric(name), want);
+}
+
+/* The decoder stands still, so that what is sent is surely under way, until it goes on. */
+static void hold_decoder(void) {
+    assert_int_equal(kill(worker[3], SIGSTOP), 0);
+}
+
+static void release_decoder(void) {
+    assert_int_equal(kill(worker[3], SIGCONT), 0);
+}
+
 typedef struct {
     const char *image;
     char text[64], *want;
@@ -392,8 +424,11 @@ static void eight_at_once_answer_as_each_alone(void **state) {
         snprintf(all[i].text, sizeof(all[i].text), "Question number %d?", i);
         all[i].want = expected(all[i].image, all[i].text, 120, NULL);
     }
+    hold_decoder();
     for (int i = 0; i < AT_ONCE; i++)
         assert_int_equal(pthread_create(&all[i].thread, NULL, ask_one, &all[i]), 0);
+    wait_metric("tyto_gateway_requests_in_flight", AT_ONCE);
+    release_decoder();
     for (int i = 0; i < AT_ONCE; i++) {
         assert_int_equal(pthread_join(all[i].thread, NULL), 0);
         assert_non_null(all[i].got);
@@ -463,47 +498,21 @@ static void wrong_requests_get_typed_errors(void **state) {
     free(words);
 }
 
-/* The value of the sample that begins with `name`; fails the test when it is not there. */
-static double metric(const char *name) {
-    test_reply r = TEST_GET(port, "/metrics");
-    assert_int_equal(r.status, 200);
-    size_t n = strlen(name);
-    for (const char *p = r.body; p && *p; p = strchr(p, '\n'), p = p ? p + 1 : NULL)
-        if (strncmp(p, name, n) == 0 && p[n] == ' ') {
-            double v = strtod(p + n, NULL);
-            test_reply_clear(&r);
-            return v;
-        }
-    fail_msg("no metric %s", name);
-    return 0;
+/* Sends a long request and returns its connection. */
+static int begin(bool stream) {
+    json_t *body = request(picture("photo_9.jpg"), "Go on and on.", 300);
+    json_object_set_new(body, "stream", json_boolean(stream));
+    json_object_set_new(body, "ignore_eos", json_true());
+    char *text = json_dumps(body, JSON_COMPACT);
+    int fd = test_http_connect(port);
+    test_http_send(fd, "POST", "/v1/chat/completions", NULL, text, strlen(text));
+    free(text);
+    json_decref(body);
+    return fd;
 }
 
-static void wait_metric(const char *name, double want) {
-    for (int i = 0; i < 1000; i++) {
-        if (metric(name) == want) return;
-        usleep(10000);
-    }
-    fail_msg("%s is %g, want %g", name, metric(name), want);
-}
-
-static void client_that_goes_away_frees_everything(void **state) {
-    (void)state;
-    double gone = 0;
-    for (int i = 0; i < 4; i++) {
-        json_t *body = request(picture("photo_9.jpg"), "Go on and on.", 300);
-        json_object_set_new(body, "stream", json_true());
-        json_object_set_new(body, "ignore_eos", json_true());
-        char *text = json_dumps(body, JSON_COMPACT), buf[512];
-        int fd = test_http_connect(port);
-        test_http_send(fd, "POST", "/v1/chat/completions", NULL, text, strlen(text));
-        if (i % 2) assert_true(read(fd, buf, sizeof(buf)) > 0); /* in mid-answer, or before it */
-        close(fd);
-        free(text);
-        json_decref(body);
-        gone++;
-    }
+static void wait_all_free(void) {
     wait_metric("tyto_gateway_requests_in_flight", 0);
-    wait_metric("tyto_gateway_requests_total{route=\"/v1/chat/completions\",code=\"499\"}", gone);
     for (int k = 0; k < 4; k++) {
         char name[96];
         snprintf(name, sizeof(name), "tyto_stage_in_flight{model=\"v1-micro\",stage=\"%s\"}",
@@ -513,6 +522,23 @@ static void client_that_goes_away_frees_everything(void **state) {
                  stages[k]);
         wait_metric(name, 0);
     }
+}
+
+static void client_that_goes_away_frees_everything(void **state) {
+    (void)state;
+    char buf[512];
+    hold_decoder(); /* before the first token */
+    int first = begin(true), second = begin(false);
+    wait_metric("tyto_gateway_requests_in_flight", 2);
+    close(first);
+    close(second);
+    wait_metric("tyto_gateway_requests_total{route=\"/v1/chat/completions\",code=\"499\"}", 2);
+    release_decoder();
+    wait_all_free();
+    first = begin(true); /* in mid-answer */
+    assert_true(read(first, buf, sizeof(buf)) > 0);
+    close(first);
+    wait_all_free();
     test_reply r = post(request(NULL, "Still there?", 4));
     assert_int_equal(r.status, 200);
     test_reply_clear(&r);
@@ -563,16 +589,16 @@ static void requests_survive_the_brokers_death(void **state) {
     long long attempt = 0;
     char image[300];
     snprintf(image, sizeof(image), "%s", picture("photo_9.jpg"));
-    test_reply r = post(request(image, "Question?", 250));
-    test_reply_clear(&r);
+    hold_decoder();
     for (int i = 0; i < AT_ONCE; i++) {
         all[i] = (one){.image = i % 2 ? image : NULL};
         snprintf(all[i].text, sizeof(all[i].text), "Question number %d?", i % 2);
         assert_int_equal(pthread_create(&all[i].thread, NULL, ask_long, &all[i]), 0);
     }
-    usleep(15000);
+    wait_metric("tyto_gateway_requests_in_flight", AT_ONCE);
     (void)test_stop(broker, SIGKILL, 10);
     start_broker();
+    release_decoder();
     for (int i = 0; i < AT_ONCE; i++) {
         assert_int_equal(pthread_join(all[i].thread, NULL), 0);
         assert_non_null(all[i].got);
@@ -584,20 +610,29 @@ static void requests_survive_the_brokers_death(void **state) {
     }
     for (int i = 0; i < AT_ONCE; i++) json_decref(all[i].got);
     wait_ready();
-    assert_true(attempt >= 2); /* some were with it */
+    assert_true(attempt >= 2);
     assert_true(metric("tyto_gateway_requests_in_flight") == 0);
 }
 
-/* SIGTERM: what runs ends, what comes is refused, the process ends with 0. */
+/* SIGTERM: what runs ends, nobody else comes in, the process ends with 0. */
 static void gateway_drains_on_sigterm(void **state) {
     (void)state;
     one o = {.text = "A long answer, please."};
+    int idle = test_http_connect(port);
+    hold_decoder();
     assert_int_equal(pthread_create(&o.thread, NULL, ask_long, &o), 0);
-    for (int i = 0; i < 500 && metric("tyto_gateway_requests_in_flight") == 0; i++) usleep(1000);
-    assert_int_equal(test_stop(gateway, SIGTERM, 30), 0);
+    wait_metric("tyto_gateway_requests_in_flight", 1);
+    assert_int_equal(kill(gateway, SIGTERM), 0);
+    usleep(100000);
+    test_http_send(idle, "GET", "/readyz", NULL, NULL, 0);
+    test_reply r = test_http_read(idle);
+    assert_int_equal(r.status, 503);
+    test_reply_clear(&r);
+    release_decoder();
     assert_int_equal(pthread_join(o.thread, NULL), 0);
     assert_non_null(o.got);
     json_decref(o.got);
+    assert_int_equal(test_stop(gateway, 0, 30), 0); /* by itself */
     start_gateway();
     wait_ready();
 }
