@@ -72,7 +72,7 @@ ty_status outdir_begin(outdir *d, const char *path, ty_err *err) {
     d->tmp[0] = '\0';
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/') n--;
-    if (n == 0 || n + 32 > sizeof(d->path) || strcmp(path, "/") == 0)
+    if (n == 0 || n + 32 > sizeof(d->path) || (n == 1 && *path == '/'))
         return ty_fail(err, TY_EINVAL, "\"%.200s\" cannot be the output directory", path);
     snprintf(d->path, sizeof(d->path), "%.*s", (int)n, path);
     /* A link's target is what is exchanged, and "." has a name. */

@@ -49,6 +49,10 @@ ty_status stage_file_set_family(ty_gguf_writer *w, uint32_t file_type, const cha
 /* "vit.gguf  102 tensors, 1.2 MiB: f32 40, q8_0 62" */
 static void report(const stage_file *f, progress *p) {
     char types[128] = "";
+    if (f->layout->n == 0) {
+        progress_line(p, "%s.gguf: metadata alone", ty_stage_name(f->stage));
+        return;
+    }
     for (int t = 0; t < 100; t++) {
         int n = 0;
         for (int i = 0; i < f->layout->n; i++) n += (int)f->type[i] == t;
