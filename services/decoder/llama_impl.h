@@ -1,0 +1,43 @@
+/*
+ * llama_impl.h - the network behind llama.h, shared by the files that load it (llama_meta.c,
+ * llama_load.c) and the one that computes (llama.c).
+ */
+#ifndef TY_DECODER_LLAMA_IMPL_H
+#define TY_DECODER_LLAMA_IMPL_H
+
+#include "services/decoder/attend.h"
+#include "services/decoder/llama.h"
+
+typedef struct {
+    float *attn_norm, *ffn_norm; /* [d_model] */
+    ty_linear *qkv;              /* [(n_head + 2 n_kv_head) d_head, d_model] */
+    ty_linear *o;                /* [d_model, n_head d_head] */
+    ty_linear *gate_up;          /* [2 d_ff, d_model] */
+    ty_linear *down;             /* [d_model, d_ff] */
+} llama_layer;
+
+struct llama {
+    llama_dims dims;
+    ty_pool *pool;
+    ty_tensor embd;     /* token_embd.weight, mapped, its stored type */
+    llama_layer *layer; /* [n_layer] */
+    float *out_norm;
+    ty_linear *output;
+    float *cos, *sin; /* [context][d_head / 2] */
+    int context, max_rows, max_logits;
+    /* scratch, [max_rows] rows of: */
+    float *x, *y;  /* d_model: the residual stream; a sublayer's input and output */
+    float *qkv;    /* (n_head + 2 n_kv_head) d_head */
+    float *ctx;    /* n_head d_head */
+    float *ff;     /* 2 d_ff: gate | up */
+    float *final_; /* [max_logits, d_model] */
+    attend_block *block;
+    int *pos;               /* [max_rows] position of each row */
+    const kv_seq **row_seq; /* [max_rows] */
+    attend_scratch *attend;
+};
+
+/* Sizes from the metadata; n_vocab is the embedding's to say.  Fails: TY_EUNSUPPORTED, TY_EFORMAT. */
+ty_status llama_read_dims(const ty_gguf *g, llama_dims *d, ty_err *err);
+
+#endif
