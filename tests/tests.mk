@@ -5,7 +5,7 @@ GOLDEN_TESTS := $(filter $(OUT)/tests/golden/%,$(TESTS))
 # What the tests run as processes.
 TEST_NEEDS := all
 
-.PHONY: test unit golden test-asan test-tsan fuzz check lint test-clients test-llamacpp
+.PHONY: test unit golden test-asan test-tsan fuzz check lint test-clients test-page test-llamacpp
 test: setup ## everything, set-up included: unit, golden, wire, pipeline, fault and fuzz tests
 	@$(MAKE) --no-print-directory -j$$(nproc) $(TEST_NEEDS) $(TESTS)
 	@tests/run $(TESTS)
@@ -41,6 +41,9 @@ $(CLIENTS)/.%: tests/clients/%.txt
 	@touch $@
 test-clients: all $(CLIENTS)/.requirements ## the official openai client against the running pipeline
 	@tests/clients/run $(OUT)/bin $(CLIENTS)/bin/python
+test-page: all $(CLIENTS)/.requirements-page ## Chromium drives the web page; screenshots in build/screenshots
+	@tools/setup chromium chromium-driver
+	@tests/clients/run-page $(OUT)/bin $(CLIENTS)/bin/python build/screenshots
 test-llamacpp: all $(CLIENTS)/.requirements-llama ## llama.cpp reads decoder.gguf (compiles for minutes)
 	@tools/setup cmake g++
 	$(OUT)/bin/tyto import tests/golden/v1-micro build/models/llamacpp-check
