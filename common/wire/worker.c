@@ -195,27 +195,22 @@ static ty_status compute(ty_worker *w, ty_err *err) {
 
 /* ---- the run ---- */
 
+static ty_status open_link(ty_worker *w, const char *endpoint, ty_err *err) {
+    ty_worker_link *l = &w->link[w->n_link];
+    ty_status st = ty_socket_connect(w->zmq, ZMQ_DEALER, endpoint, &l->socket, err);
+    if (st != TY_OK) return st;
+    w->n_link++;
+    TAILQ_INIT(&l->outbox);
+    l->heartbeat_ms = TY_HEARTBEAT_MS;
+    l->endpoint = strdup(endpoint);
+    return l->endpoint ? TY_OK : ty_fail(err, TY_ENOMEM, "no memory");
+}
+
 static ty_status open_links(ty_worker *w, ty_err *err) {
-    char *list = strdup(w->contract->connect), *save = NULL;
-    ty_status st = list ? TY_OK : ty_fail(err, TY_ENOMEM, "no memory");
-    for (char *e = list ? strtok_r(list, ",", &save) : NULL; st == TY_OK && e;
-         e = strtok_r(NULL, ",", &save)) {
-        if (w->n_link == TY_WORKER_LINKS_MAX) {
-            st = ty_fail(err, TY_EINVAL, "%s: at most %d brokers", w->contract->connect,
-                         TY_WORKER_LINKS_MAX);
-            break;
-        }
-        ty_worker_link *l = &w->link[w->n_link];
-        st = ty_socket_connect(w->zmq, ZMQ_DEALER, e, &l->socket, err);
-        if (st != TY_OK) break;
-        w->n_link++;
-        TAILQ_INIT(&l->outbox);
-        l->heartbeat_ms = TY_HEARTBEAT_MS;
-        l->endpoint = strdup(e);
-        if (!l->endpoint) st = ty_fail(err, TY_ENOMEM, "no memory");
-    }
-    if (st == TY_OK && w->n_link == 0) st = ty_fail(err, TY_EINVAL, "no broker to connect to");
-    free(list);
+    ty_endpoints e;
+    ty_status st = ty_endpoints_parse(&e, w->contract->connect, err);
+    for (int i = 0; st == TY_OK && i < e.n; i++) st = open_link(w, e.item[i], err);
+    ty_endpoints_clear(&e);
     return st;
 }
 

@@ -9,13 +9,12 @@
 #ifndef TY_WIRE_WORKER_INTERNAL_H
 #define TY_WIRE_WORKER_INTERNAL_H
 
+#include "common/wire/endpoints.h"
 #include "common/wire/worker.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
-
-enum { TY_WORKER_LINKS_MAX = 8 };
 
 typedef struct ty_worker ty_worker;
 typedef struct ty_worker_link ty_worker_link;
@@ -69,7 +68,7 @@ struct ty_worker {
     const ty_worker_contract *contract;
     uint64_t incarnation;
     void *zmq;
-    ty_worker_link link[TY_WORKER_LINKS_MAX];
+    ty_worker_link link[TY_ENDPOINTS_MAX];
     int n_link;
     int wake_fd; /* eventfd: the outbox has something, or a signal came */
 

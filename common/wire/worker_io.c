@@ -304,7 +304,7 @@ static long next_timeout_ms(const ty_worker *w, bool flushed, int64_t now) {
 }
 
 static void wait_and_receive(ty_worker *w, long timeout_ms) {
-    zmq_pollitem_t item[TY_WORKER_LINKS_MAX + 1];
+    zmq_pollitem_t item[TY_ENDPOINTS_MAX + 1];
     uint64_t count;
     for (int i = 0; i < w->n_link; i++)
         item[i] = (zmq_pollitem_t){.socket = w->link[i].socket, .events = ZMQ_POLLIN};

@@ -122,29 +122,25 @@ static void on_message(void *ctx, int index, ty_message **m) {
     /* Of a request that ended meanwhile: usual after a cancel. */
 }
 
+static ty_status connect_broker(gateway *g, const char *endpoint, ty_err *err) {
+    broker_link_options o = {.endpoint = endpoint,
+                             .index = g->n_link,
+                             .ctx = g,
+                             .hello = make_hello,
+                             .in_flight = count_in_flight,
+                             .on_message = on_message,
+                             .on_change = on_change,
+                             .on_lost = on_lost};
+    ty_status st = broker_link_create(&g->link[g->n_link], g->zmq, g->base, &o, err);
+    if (st == TY_OK) g->n_link++;
+    return st;
+}
+
 static ty_status connect_brokers(gateway *g, ty_err *err) {
-    char *list = strdup(g->opt.connect), *save = NULL;
-    if (!list) return ty_fail(err, TY_ENOMEM, "no memory");
-    ty_status st = TY_OK;
-    for (char *p = strtok_r(list, ", ", &save); p && st == TY_OK; p = strtok_r(NULL, ", ", &save)) {
-        if (g->n_link == GATEWAY_LINKS_MAX) {
-            st = ty_fail(err, TY_ELIMIT, "more than %d brokers in --connect", GATEWAY_LINKS_MAX);
-            break;
-        }
-        broker_link_options o = {.endpoint = p,
-                                 .index = g->n_link,
-                                 .ctx = g,
-                                 .hello = make_hello,
-                                 .in_flight = count_in_flight,
-                                 .on_message = on_message,
-                                 .on_change = on_change,
-                                 .on_lost = on_lost};
-        st = broker_link_create(&g->link[g->n_link], g->zmq, g->base, &o, err);
-        if (st == TY_OK) g->n_link++;
-    }
-    free(list);
-    if (st == TY_OK && g->n_link == 0)
-        st = ty_fail(err, TY_EINVAL, "no broker: give its endpoint with --connect or TYTO_BROKER");
+    ty_endpoints e;
+    ty_status st = ty_endpoints_parse(&e, g->opt.connect, err);
+    for (int i = 0; st == TY_OK && i < e.n; i++) st = connect_broker(g, e.item[i], err);
+    ty_endpoints_clear(&e);
     return st;
 }
 
@@ -249,17 +245,57 @@ ty_status gateway_ask(gateway *g, ask **out, const gateway_pipeline *p, const ch
     return TY_OK;
 }
 
-ty_status gateway_send(void *ctx, int *link, ty_message **m, ty_err *err) {
-    gateway *g = *(gateway *const *)ctx;
-    if (*link >= 0) return broker_link_send(g->link[*link], m, err);
-    ty_status st = TY_EUNAVAILABLE;
-    for (int i = 0; i < g->n_link; i++) {
-        st = broker_link_send(g->link[i], m, err);
-        if (st != TY_OK) continue;
-        *link = i;
-        break;
+/* ---- which broker ---- */
+
+/* Two tries for a message's place among the brokers: those where its pipeline is ready; then any that
+ * takes tasks, for what it lacks may come. */
+static bool is_candidate(const broker_link *l, const char *pipeline, bool must_be_ready) {
+    if (!broker_link_up(l)) return false;
+    if (!must_be_ready) return true;
+    const Tyto__PipelineState *s = find_state(l, pipeline);
+    return s && s->ready;
+}
+
+/* The brokers of a message, best first.  The order is drawn from the conversation (else the request) and
+ * the brokers' addresses, so that load is spread, every gateway sends a conversation to the same broker,
+ * which knows what decoder holds its prefix, and the loss of one moves nobody else's. */
+static int rank_links(const gateway *g, const Tyto__Envelope *e, int *order) {
+    const char *key = *e->conversation_id ? e->conversation_id : e->request_id;
+    uint64_t score[TY_ENDPOINTS_MAX];
+    int n = 0;
+    for (int ready = 1; ready >= 0 && n == 0; ready--)
+        for (int i = 0; i < g->n_link; i++) {
+            if (!is_candidate(g->link[i], e->pipeline, ready)) continue;
+            const char *address = broker_link_endpoint(g->link[i]);
+            uint64_t s =
+                XXH3_64bits_withSeed(key, strlen(key), XXH3_64bits(address, strlen(address)));
+            int k = n++;
+            for (; k > 0 && score[k - 1] < s; k--) {
+                score[k] = score[k - 1];
+                order[k] = order[k - 1];
+            }
+            score[k] = s;
+            order[k] = i;
+        }
+    return n;
+}
+
+/* A part that is sent again goes to the next one: what failed here may succeed there. */
+static ty_status send_to_any(gateway *g, int *link, ty_message **m, ty_err *err) {
+    int order[TY_ENDPOINTS_MAX], n = rank_links(g, (*m)->env, order);
+    uint32_t first = (*m)->env->generation > 0 ? (*m)->env->generation - 1 : 0;
+    ty_status st = n > 0 ? TY_OK : broker_link_send(g->link[0], m, err);
+    for (int i = 0; i < n; i++) {
+        *link = order[(first + (uint32_t)i) % (uint32_t)n];
+        st = broker_link_send(g->link[*link], m, err);
+        if (st == TY_OK) break;
     }
     return st;
+}
+
+ty_status gateway_send(void *ctx, int *link, ty_message **m, ty_err *err) {
+    gateway *g = *(gateway *const *)ctx;
+    return *link >= 0 ? broker_link_send(g->link[*link], m, err) : send_to_any(g, link, m, err);
 }
 
 void gateway_event(void *ctx, ask_event what, const char *stage) {

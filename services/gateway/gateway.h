@@ -7,13 +7,12 @@
 #ifndef GATEWAY_H
 #define GATEWAY_H
 
+#include "common/wire/endpoints.h"
 #include "services/gateway/ask.h"
 #include "services/gateway/auth.h"
 #include "services/gateway/broker_link.h"
 #include "services/gateway/gateway_metrics.h"
 #include "services/gateway/http.h"
-
-enum { GATEWAY_LINKS_MAX = 8 };
 
 typedef struct {
     const char *name;      /* "gateway.0", stable over restarts */
@@ -47,7 +46,7 @@ typedef struct {
     void *zmq;
     auth *auth;
     http_server *http;
-    broker_link *link[GATEWAY_LINKS_MAX];
+    broker_link *link[TY_ENDPOINTS_MAX];
     int n_link;
     gateway_pipeline *pipeline;
     int n_pipeline;
