@@ -64,8 +64,8 @@ static void rope_task(void *ctx, int row, int member) {
     const llama_dims *d = &m->dims;
     int nq = d->n_head * d->d_head, nkv = d->n_kv_head * d->d_head, half = d->d_head / 2;
     float *q = m->qkv + (int64_t)row * (nq + 2 * nkv), *k = q + nq, *v = k + nkv;
-    const float *cs = m->cos + (int64_t)m->pos[row] * half,
-                *sn = m->sin + (int64_t)m->pos[row] * half;
+    const float *cs = m->rope.cos + (int64_t)m->pos[row] * half,
+                *sn = m->rope.sin + (int64_t)m->pos[row] * half;
     ty_rope_pair(q, d->n_head, d->d_head, cs, sn);
     ty_rope_pair(k, d->n_kv_head, d->d_head, cs, sn);
     kv_put(j->kv, m->row_seq[row], m->pos[row], j->layer, k, v);

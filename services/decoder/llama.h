@@ -19,15 +19,26 @@
 
 typedef struct llama llama;
 
+/* How far rotary positions are stretched beyond what the model was trained on. */
+typedef struct {
+    double base;   /* frequency j is base^(-2j/d) */
+    double factor; /* positions are divided by it; 1 = as trained */
+    bool yarn;     /* only low frequencies are: a ramp between beta_fast and beta_slow turns ... */
+    int trained;   /* ... within this context */
+    double beta_fast, beta_slow;
+    double magnitude; /* cos and sin are multiplied by it */
+} llama_rope_dims;
+
 typedef struct {
     int n_layer, n_head, n_kv_head, d_head; /* d_head: of one head */
     int d_model, d_ff, n_vocab, context;    /* context: the model's own */
-    double eps, rope_base, rope_scale;      /* positions are divided by rope_scale */
+    double eps;
+    llama_rope_dims rope;
 } llama_dims;
 
 /* context: positions a sequence may have, 0 = the model's own.  max_rows: of one forward; max_logits:
  * rows of logits of one forward.  g is borrowed and must outlive the model (embeddings stay mapped).
- * Fails: TY_EUNSUPPORTED (another architecture, rope scaling, experts), TY_EFORMAT, TY_ESHAPE,
+ * Fails: TY_EUNSUPPORTED (another architecture, a kind of rope scaling, experts), TY_EFORMAT, TY_ESHAPE,
  * TY_ENOTFOUND (names the tensor), TY_EINVAL (context), TY_ENOMEM. */
 ty_status llama_create(llama **out, const ty_gguf *g, const ty_run_options *run, int context,
                        int max_rows, int max_logits, ty_err *err);

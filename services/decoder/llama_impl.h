@@ -7,6 +7,7 @@
 
 #include "services/decoder/attend.h"
 #include "services/decoder/llama.h"
+#include "services/decoder/rope.h"
 
 typedef struct {
     float *attn_norm, *ffn_norm; /* [d_model] */
@@ -23,7 +24,7 @@ struct llama {
     llama_layer *layer; /* [n_layer] */
     float *out_norm;
     ty_linear *output;
-    float *cos, *sin; /* [context][d_head / 2] */
+    llama_rope rope;
     int context, max_rows, max_logits;
     /* scratch, [max_rows] rows of: */
     float *x, *y;  /* d_model: the residual stream; a sublayer's input and output */

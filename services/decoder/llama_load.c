@@ -4,7 +4,6 @@
  */
 #include "services/decoder/llama_impl.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,7 +91,7 @@ static ty_status check_nothing_else(const ty_gguf *g, const llama_dims *d, ty_er
     for (int i = 0; i < ty_gguf_tensor_count(g); i++) {
         const char *name = ty_gguf_tensor_name(g, i);
         if (strcmp(name, "token_embd.weight") == 0 || strcmp(name, "output_norm.weight") == 0 ||
-            strcmp(name, "output.weight") == 0)
+            strcmp(name, "output.weight") == 0 || strcmp(name, "rope_freqs.weight") == 0)
             continue;
         int l = -1, at = 0;
         bool known = false;
@@ -103,26 +102,6 @@ static ty_status check_nothing_else(const ty_gguf *g, const llama_dims *d, ty_er
             return ty_fail(err, TY_EUNSUPPORTED,
                            "%s: tensor %s is not part of a plain LLaMA and would be ignored",
                            ty_gguf_path(g), name);
-    }
-    return TY_OK;
-}
-
-/* As Hugging Face computes them, in f32: inv_freq = 1 / base^(2j/d), angle = pos * inv_freq. */
-static ty_status make_rope(llama *m, int context, ty_err *err) {
-    int half = m->dims.d_head / 2;
-    size_t n = (size_t)context * (size_t)half;
-    m->cos = malloc(n * sizeof(float));
-    m->sin = malloc(n * sizeof(float));
-    if (!m->cos || !m->sin) return ty_fail(err, TY_ENOMEM, "no memory for the rotary tables");
-    for (int j = 0; j < half; j++) {
-        float power = (float)pow((double)(float)m->dims.rope_base,
-                                 (double)((float)(2 * j) / (float)m->dims.d_head));
-        float inv_freq = 1.0f / power;
-        for (int pos = 0; pos < context; pos++) {
-            float angle = (float)pos / (float)m->dims.rope_scale * inv_freq;
-            m->cos[(size_t)pos * (size_t)half + (size_t)j] = (float)cos((double)angle);
-            m->sin[(size_t)pos * (size_t)half + (size_t)j] = (float)sin((double)angle);
-        }
     }
     return TY_OK;
 }
@@ -163,7 +142,7 @@ static ty_status load(llama *m, const ty_gguf *g, const ty_run_options *run, int
     if (!m->layer) return ty_fail(err, TY_ENOMEM, "no memory for the layers");
     if (st == TY_OK) st = load_ends(m, g, run, err);
     for (int l = 0; l < m->dims.n_layer && st == TY_OK; l++) st = load_layer(m, g, run, l, err);
-    if (st == TY_OK) st = make_rope(m, m->context, err);
+    if (st == TY_OK) st = llama_rope_create(&m->rope, g, &m->dims, m->context, err);
     if (st == TY_OK) st = make_scratch(m, m->context, err);
     return st;
 }
@@ -200,8 +179,7 @@ void llama_destroy(llama **mm) {
     free(m->layer);
     free(m->out_norm);
     ty_linear_destroy(&m->output);
-    free(m->cos);
-    free(m->sin);
+    llama_rope_clear(&m->rope);
     free(m->x);
     free(m->y);
     free(m->qkv);

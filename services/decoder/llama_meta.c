@@ -82,24 +82,49 @@ static ty_status read_architecture(meta *f, ty_err *err) {
     return st;
 }
 
-/* Linear scaling divides the position; other kinds change frequencies and are refused. */
+/* YaRN's defaults are llama.cpp's; its magnitude follows the paper: 1 + ln(factor) / 10. */
+static ty_status read_yarn(const meta *f, llama_dims *d, ty_err *err) {
+    llama_rope_dims *r = &d->rope;
+    double own = 1;
+    r->yarn = true;
+    ty_status st = opt_int(f, "rope.scaling.original_context_length", 1, 1 << 24, d->context,
+                           &r->trained, err);
+    if (st == TY_OK) st = opt_float(f, "rope.scaling.yarn_beta_fast", 32, &r->beta_fast, err);
+    if (st == TY_OK) st = opt_float(f, "rope.scaling.yarn_beta_slow", 1, &r->beta_slow, err);
+    if (st == TY_OK) st = opt_float(f, "rope.scaling.attn_factor", 1, &own, err);
+    if (st == TY_OK && has(f, "rope.scaling.yarn_log_multiplier"))
+        st = ty_fail(err, TY_EUNSUPPORTED, "%s: %s is not supported", ty_gguf_path(f->g),
+                     full(f, "rope.scaling.yarn_log_multiplier").text);
+    r->magnitude = own * (r->factor > 1 ? 1 + 0.1 * log(r->factor) : 1);
+    return st;
+}
+
+/* LLaMA 3 keeps its scaling in the tensor rope_freqs.weight instead (rope.c). */
+static ty_status read_scaling(const meta *f, llama_dims *d, ty_err *err) {
+    const char *type = "linear";
+    size_t len = strlen(type);
+    double old = 1; /* the key of old files */
+    ty_status st = opt_float(f, "rope.scale_linear", 1, &old, err);
+    if (st == TY_OK) st = opt_float(f, "rope.scaling.factor", old, &d->rope.factor, err);
+    if (st == TY_OK && has(f, "rope.scaling.type"))
+        st = ty_gguf_get_str(f->g, full(f, "rope.scaling.type").text, &type, &len, err);
+    if (st != TY_OK || is_text(type, len, "linear")) return st;
+    if (is_text(type, len, "yarn")) return read_yarn(f, d, err);
+    d->rope.factor = 1;
+    if (is_text(type, len, "none")) return TY_OK;
+    return ty_fail(err, TY_EUNSUPPORTED,
+                   "%s: rope scaling \"%.*s\" is not supported, only none, linear and yarn",
+                   ty_gguf_path(f->g), (int)(len > 64 ? 64 : len), type);
+}
+
 static ty_status read_rope(const meta *f, llama_dims *d, ty_err *err) {
     int rot;
+    d->rope.magnitude = 1;
     ty_status st = opt_int(f, "rope.dimension_count", 1, 1 << 16, d->d_head, &rot, err);
     if (st == TY_OK && rot != d->d_head)
         st = unsupported(f, "rope.dimension_count", rot, d->d_head, err);
-    if (st == TY_OK) st = opt_float(f, "rope.freq_base", 10000, &d->rope_base, err);
-    if (st == TY_OK) st = opt_float(f, "rope.scale_linear", 1, &d->rope_scale, err);
-    if (st != TY_OK || !has(f, "rope.scaling.type")) return st;
-    const char *type;
-    size_t len;
-    st = ty_gguf_get_str(f->g, full(f, "rope.scaling.type").text, &type, &len, err);
-    if (st != TY_OK || is_text(type, len, "none")) return st;
-    if (!is_text(type, len, "linear"))
-        return ty_fail(err, TY_EUNSUPPORTED,
-                       "%s: rope scaling \"%.*s\" is not supported, only \"linear\"",
-                       ty_gguf_path(f->g), (int)(len > 64 ? 64 : len), type);
-    return opt_float(f, "rope.scaling.factor", d->rope_scale, &d->rope_scale, err);
+    if (st == TY_OK) st = opt_float(f, "rope.freq_base", 10000, &d->rope.base, err);
+    return st == TY_OK ? read_scaling(f, d, err) : st;
 }
 
 static ty_status read_heads(const meta *f, llama_dims *d, ty_err *err) {

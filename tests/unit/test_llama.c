@@ -134,7 +134,7 @@ static void create_refuses_what_it_would_run_wrongly(void **state) {
     refused(&t, TY_EUNSUPPORTED, "blk.0.attn_q.bias");
     t = toy_llama_default();
     t.extra = "rope_freqs.weight";
-    refused(&t, TY_EUNSUPPORTED, "rope_freqs.weight");
+    refused(&t, TY_ESHAPE, "rope_freqs.weight");
     t = toy_llama_default();
     t.n_kv_head = 3;
     refused(&t, TY_EFORMAT, "3 KV heads");
