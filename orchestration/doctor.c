@@ -196,7 +196,7 @@ static void check_programs(findings *f, const char *bin_dir) {
 /* ---- what would run ---- */
 
 static void check_port(findings *f, const char *listen) {
-    fleet fl = {.gateways = 1};
+    fleet fl = {0};
     ty_err err = {0};
     ty_status st = fleet_parse_listen(&fl, listen, &err);
     if (st == TY_OK) st = fleet_check_ports(&fl, &err);

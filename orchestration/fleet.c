@@ -11,21 +11,36 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { PHASE_GATEWAY, PHASE_STAGE, PHASE_BROKER };
+enum { PHASE_GATEWAY, PHASE_STAGE, PHASE_BROKER, PHASE_STORE };
 
-ty_status fleet_parse_listen(fleet *f, const char *listen, ty_err *err) {
-    const char *colon = strrchr(listen, ':');
+static ty_status parse_address(fleet_address *a, const char *text, ty_err *err) {
+    const char *colon = strrchr(text, ':');
     char *end = NULL;
     long port = colon ? strtol(colon + 1, &end, 10) : 0;
-    size_t n = colon ? (size_t)(colon - listen) : 0;
-    if (!colon || n == 0 || n >= sizeof(f->host) || end == colon + 1 || *end || port < 1 ||
+    size_t n = colon ? (size_t)(colon - text) : 0;
+    if (!colon || n == 0 || n >= sizeof(a->host) || end == colon + 1 || *end || port < 1 ||
         port > 65535)
         return ty_fail(err, TY_EINVAL, "--listen \"%s\" is not HOST:PORT, as in 127.0.0.1:8080",
-                       listen);
-    bool brackets = listen[0] == '[' && listen[n - 1] == ']';
-    snprintf(f->host, sizeof(f->host), "%.*s", (int)(brackets ? n - 2 : n), listen + brackets);
-    f->port = (int)port;
+                       text);
+    bool brackets = text[0] == '[' && text[n - 1] == ']';
+    snprintf(a->host, sizeof(a->host), "%.*s", (int)(brackets ? n - 2 : n), text + brackets);
+    a->port = (int)port;
     return TY_OK;
+}
+
+ty_status fleet_parse_listen(fleet *f, const char *listen, ty_err *err) {
+    char list[FLEET_GATEWAYS_MAX * 64], *save = NULL;
+    ty_status st = TY_OK;
+    f->n_address = 0;
+    if (snprintf(list, sizeof(list), "%s", listen) >= (int)sizeof(list))
+        return ty_fail(err, TY_EINVAL, "--listen is too long");
+    for (char *p = strtok_r(list, ",", &save); p && st == TY_OK; p = strtok_r(NULL, ",", &save)) {
+        if (f->n_address == FLEET_GATEWAYS_MAX)
+            return ty_fail(err, TY_EINVAL, "--listen names more than %d addresses", f->n_address);
+        st = parse_address(&f->address[f->n_address++], p, err);
+    }
+    if (st == TY_OK && f->n_address == 0) st = parse_address(&f->address[0], listen, err);
+    return st;
 }
 
 ty_status fleet_bin_dir(char out[STATE_PATH], ty_err *err) {
@@ -91,8 +106,8 @@ static ty_status try_bind(const char *host, int port, int *bound, ty_err *err) {
 
 ty_status fleet_check_ports(const fleet *f, ty_err *err) {
     ty_status st = TY_OK;
-    for (int i = 0; i < f->gateways && st == TY_OK; i++)
-        st = try_bind(f->host, f->port + i, NULL, err);
+    for (int i = 0; i < f->n_address && st == TY_OK; i++)
+        st = try_bind(f->address[i].host, f->address[i].port, NULL, err);
     return st;
 }
 
@@ -103,24 +118,38 @@ static ty_status choose_tcp(char out[STATE_ENDPOINT], ty_err *err) {
     return st;
 }
 
-ty_status fleet_choose_endpoints(fleet *f, const char *run_dir, ty_err *err) {
-    if (strcmp(f->transport, "tcp") == 0) {
-        ty_status st = choose_tcp(f->workers_endpoint, err);
-        return st == TY_OK ? choose_tcp(f->gateways_endpoint, err) : st;
-    }
-    int n = snprintf(f->workers_endpoint, STATE_ENDPOINT, "ipc://%s/workers.sock", run_dir);
-    int m = snprintf(f->gateways_endpoint, STATE_ENDPOINT, "ipc://%s/gateways.sock", run_dir);
-    if (n >= STATE_ENDPOINT || m >= STATE_ENDPOINT)
+static ty_status choose_ipc(char out[STATE_ENDPOINT], const char *run_dir, const char *side, int i,
+                            ty_err *err) {
+    int n = snprintf(out, STATE_ENDPOINT, "ipc://%s/%s.%d.sock", run_dir, side, i);
+    if (n < 0 || n >= STATE_ENDPOINT)
         return ty_fail(err, TY_EINVAL, "%s: the path is too long for a socket", run_dir);
     return TY_OK;
 }
 
-void fleet_url(const fleet *f, int gateway, char *out, size_t size) {
-    const char *host = f->host;
+ty_status fleet_choose_endpoints(fleet *f, const char *run_dir, ty_err *err) {
+    bool tcp = strcmp(f->transport, "tcp") == 0;
+    ty_status st = TY_OK;
+    for (int i = 0; i < f->brokers && st == TY_OK; i++) {
+        st = tcp ? choose_tcp(f->workers_endpoint[i], err)
+                 : choose_ipc(f->workers_endpoint[i], run_dir, "workers", i, err);
+        if (st != TY_OK) return st;
+        st = tcp ? choose_tcp(f->gateways_endpoint[i], err)
+                 : choose_ipc(f->gateways_endpoint[i], run_dir, "gateways", i, err);
+    }
+    return st;
+}
+
+int fleet_sharers(const fleet *f, int address) {
+    return f->gateways / f->n_address + (address < f->gateways % f->n_address);
+}
+
+void fleet_url(const fleet *f, int address, char *out, size_t size) {
+    const char *host = f->address[address].host;
     if (strcmp(host, "0.0.0.0") == 0 || strcmp(host, "*") == 0) host = "127.0.0.1";
     if (strcmp(host, "::") == 0) host = "::1";
     bool v6 = strchr(host, ':') != NULL;
-    snprintf(out, size, "http://%s%s%s:%d", v6 ? "[" : "", host, v6 ? "]" : "", f->port + gateway);
+    snprintf(out, size, "http://%s%s%s:%d", v6 ? "[" : "", host, v6 ? "]" : "",
+             f->address[address].port);
 }
 
 /* ---- processes ---- */
@@ -147,12 +176,23 @@ static ty_status add_option(supervisor_child *c, const char *flag, const char *v
     return st == TY_OK ? supervisor_arg(c, value, err) : st;
 }
 
-static ty_status add_broker(const fleet *f, supervisor *s, ty_err *err) {
+/* --connect with the endpoints of all brokers. */
+static ty_status add_connect(const fleet *f, supervisor_child *c,
+                             const char endpoint[][STATE_ENDPOINT], ty_err *err) {
+    char list[FLEET_BROKERS_MAX * (STATE_ENDPOINT + 1)] = "";
+    for (int i = 0; i < f->brokers; i++) {
+        if (i) strcat(list, ",");
+        strcat(list, endpoint[i]);
+    }
+    return add_option(c, "--connect", list, err);
+}
+
+static ty_status add_broker(const fleet *f, int index, supervisor *s, ty_err *err) {
     supervisor_child c;
-    ty_status st = start_child(f, &c, "broker", 0, err);
+    ty_status st = start_child(f, &c, "broker", index, err);
     c.stop_phase = PHASE_BROKER;
-    if (st == TY_OK) st = add_option(&c, "--workers", f->workers_endpoint, err);
-    if (st == TY_OK) st = add_option(&c, "--gateways", f->gateways_endpoint, err);
+    if (st == TY_OK) st = add_option(&c, "--workers", f->workers_endpoint[index], err);
+    if (st == TY_OK) st = add_option(&c, "--gateways", f->gateways_endpoint[index], err);
     if (st == TY_OK) st = add_option(&c, "--log-level", f->log_level, err);
     if (st == TY_OK) st = supervisor_add(s, &c, err);
     supervisor_child_clear(&c);
@@ -162,14 +202,16 @@ static ty_status add_broker(const fleet *f, supervisor *s, ty_err *err) {
 static ty_status add_gateway(const fleet *f, int index, supervisor *s, ty_err *err) {
     supervisor_child c;
     char listen[300];
-    bool v6 = strchr(f->host, ':') != NULL;
-    snprintf(listen, sizeof(listen), "%s%s%s:%d", v6 ? "[" : "", f->host, v6 ? "]" : "",
-             f->port + index);
+    int at = index % f->n_address;
+    const fleet_address *a = &f->address[at];
+    bool v6 = strchr(a->host, ':') != NULL;
+    snprintf(listen, sizeof(listen), "%s%s%s:%d", v6 ? "[" : "", a->host, v6 ? "]" : "", a->port);
     ty_status st = start_child(f, &c, "gateway", index, err);
     c.stop_phase = PHASE_GATEWAY;
-    if (st == TY_OK) st = add_option(&c, "--connect", f->gateways_endpoint, err);
+    if (st == TY_OK) st = add_connect(f, &c, f->gateways_endpoint, err);
     if (st == TY_OK) st = add_option(&c, "--name", c.name, err);
     if (st == TY_OK) st = add_option(&c, "--listen", listen, err);
+    if (st == TY_OK && fleet_sharers(f, at) > 1) st = supervisor_arg(&c, "--share-port", err);
     for (int i = 0; i < f->n_pipeline && st == TY_OK; i++)
         st = add_option(&c, "--pipeline", f->pipeline_dir[i], err);
     if (st == TY_OK) st = add_option(&c, "--timeout-s", f->timeout, err);
@@ -207,7 +249,7 @@ static ty_status add_worker(const fleet *f, const ty_pipeline *p, ty_stage_kind 
     snprintf(c.model, sizeof(c.model), "%s", p->name);
     snprintf(c.model_id, sizeof(c.model_id), "%s", p->model_id[k]);
     if (st == TY_OK) st = add_option(&c, "--model", p->path[k], err);
-    if (st == TY_OK) st = add_option(&c, "--connect", f->workers_endpoint, err);
+    if (st == TY_OK) st = add_connect(f, &c, f->workers_endpoint, err);
     if (st == TY_OK) st = add_option(&c, "--worker", c.name, err);
     if (st == TY_OK) st = add_option(&c, "--pipeline", p->name, err);
     if (st == TY_OK) st = add_run_options(f, k, &c, err);
@@ -229,7 +271,8 @@ static ty_status add_stage(const fleet *f, ty_stage_kind k, supervisor *s, ty_er
 }
 
 ty_status fleet_add(const fleet *f, supervisor *s, ty_err *err) {
-    ty_status st = add_broker(f, s, err);
+    ty_status st = stores_add(&f->stores, s, PHASE_STORE, err);
+    for (int i = 0; i < f->brokers && st == TY_OK; i++) st = add_broker(f, i, s, err);
     for (int k = 0; k < TY_STAGE_COUNT && st == TY_OK; k++) st = add_stage(f, k, s, err);
     for (int i = 0; i < f->gateways && st == TY_OK; i++) st = add_gateway(f, i, s, err);
     return st;

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #include <unistd.h>
 
 /* The longest socket name that we put into run/, with its slash. */
-#define LONGEST_SOCKET "/gateways.sock"
+#define LONGEST_SOCKET "/gateways.7.sock"
 
 int state_path(const char *dir, const char *name, char out[STATE_PATH]) {
     int n = snprintf(out, STATE_PATH, "%s/%s", dir, name);
@@ -40,8 +41,7 @@ ty_status state_resolve(const char *given, char out[STATE_PATH], ty_err *err) {
     return TY_OK;
 }
 
-/* mkdir -p; the last one private, and it must be ours: /tmp is everybody's. */
-static ty_status make_private_dir(const char *dir, ty_err *err) {
+ty_status state_private_dir(const char *dir, ty_err *err) {
     char path[STATE_PATH];
     snprintf(path, sizeof(path), "%s", dir);
     for (char *p = path + 1; *p; p++) {
@@ -76,14 +76,14 @@ static ty_status choose_run_dir(state_dir *s, ty_err *err) {
     if (strlen(s->dir) + strlen("/run" LONGEST_SOCKET) <
         sizeof(((struct sockaddr_un *)0)->sun_path)) {
         (void)state_path(s->dir, "run", s->run);
-        return make_private_dir(s->run, err);
+        return state_private_dir(s->run, err);
     }
     /* named by the state directory's inode, so that the next owner finds and cleans it */
     struct stat sb;
     if (stat(s->dir, &sb) != 0) return ty_fail(err, TY_EIO, "%s: %s", s->dir, strerror(errno));
     snprintf(s->run, sizeof(s->run), "/tmp/tyto-run-%u-%llx-%llx", (unsigned)getuid(),
              (unsigned long long)sb.st_dev, (unsigned long long)sb.st_ino);
-    return make_private_dir(s->run, err);
+    return state_private_dir(s->run, err);
 }
 
 static struct flock whole_file(short type) {
@@ -132,9 +132,9 @@ ty_status state_acquire(state_dir *s, const char *dir, ty_err *err) {
     snprintf(s->dir, sizeof(s->dir), "%s", dir);
     char log[STATE_PATH];
     if (!state_path(dir, "log", log)) return ty_fail(err, TY_EINVAL, "%s: path too long", dir);
-    ty_status st = make_private_dir(dir, err);
+    ty_status st = state_private_dir(dir, err);
     if (st == TY_OK) st = take_lock(s, err);
-    if (st == TY_OK) st = make_private_dir(log, err);
+    if (st == TY_OK) st = state_private_dir(log, err);
     if (st == TY_OK) st = choose_run_dir(s, err);
     if (st == TY_OK) remove_leftovers(s);
     if (st != TY_OK) state_release(s);
@@ -151,9 +151,16 @@ void state_release(state_dir *s) {
     s->lock_fd = -1;
 }
 
+static int remove_entry(const char *path, const struct stat *sb, int kind, struct FTW *ftw) {
+    (void)sb, (void)kind, (void)ftw;
+    (void)remove(path);
+    return 0;
+}
+
 void state_remove(const char *dir, bool keep_logs) {
-    char log[STATE_PATH];
-    if (!state_path(dir, "log", log)) return;
+    char log[STATE_PATH], data[STATE_PATH];
+    if (!state_path(dir, "log", log) || !state_path(dir, "data", data)) return;
+    (void)nftw(data, remove_entry, 8, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
     if (!keep_logs) remove_files(log);
     (void)rmdir(log); /* both fail when something is left in them, as they should */
     (void)rmdir(dir);

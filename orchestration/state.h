@@ -3,7 +3,8 @@
  *
  *     STATE/lock          locked (fcntl) by the supervisor as long as it lives
  *     STATE/status.json   what the supervisor last knew of its processes
- *     STATE/run/          the broker's sockets
+ *     STATE/run/          the sockets of brokers and stores
+ *     STATE/data/         what outlives everything: the private store's conversations
  *     STATE/log/NAME.log  a log for each process; stays when all is over
  *
  * The lock is the truth: the kernel drops it with its owner, however that ends, and tells its pid.
@@ -29,9 +30,11 @@ ty_status state_resolve(const char *given, char out[STATE_PATH], ty_err *err);
 /* Makes the directories, takes the lock, removes what a killed owner left.  Fails: TY_EEXIST (a live
  * owner; names its pid), TY_EAUTH (the directory is another user's), TY_EIO. */
 ty_status state_acquire(state_dir *s, const char *dir, ty_err *err);
-/* Removes all but the logs and drops the lock.  Safe on a zeroed or failed one with lock_fd -1. */
+/* mkdir -p; the last one private, and it must be ours: /tmp is everybody's.  Fails: TY_EIO, TY_EAUTH. */
+ty_status state_private_dir(const char *dir, ty_err *err);
+/* Removes all but data and logs and drops the lock.  Safe on a zeroed or failed one with lock_fd -1. */
 void state_release(state_dir *s);
-/* Removes a released directory for good: its logs, itself.  keep_logs: only when there are none. */
+/* Removes a released directory for good: its data, its logs, itself.  keep_logs: the logs stay. */
 void state_remove(const char *dir, bool keep_logs);
 /* The live owner of dir.  TY_ENOTFOUND: nothing runs there. */
 ty_status state_owner(const char *dir, pid_t *pid, ty_err *err);

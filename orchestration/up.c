@@ -5,27 +5,27 @@
  */
 #include "orchestration/commands.h"
 #include "orchestration/fleet.h"
-#include "orchestration/http_client.h"
+#include "orchestration/readiness.h"
 
 #include "common/base/log.h"
 #include "common/base/options.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PROBE_TIMEOUT_MS = 1000 };
-
 typedef struct {
     ty_option_list pipeline;
     const char *listen, *state, *transport, *threads, *compute, *kv, *context, *kv_mib, *batch,
         *max_rows;
     const char *api_key_file, *log_level, *on_ready, *timeout;
+    const char *redis_url, *cache_url, *redis_server;
+    int redis_mib, cache_mib;
     int workers[TY_STAGE_COUNT], gateways, brokers, start_timeout, stop_timeout;
     bool detach, temporary;
 } up_options;
@@ -37,46 +37,9 @@ typedef struct {
     int ready_fd; /* --detach: the waiting parent's pipe; -1 */
 } up;
 
-/* ---- readiness ---- */
-
-/* The first thing that /readyz says is missing: a broker, or a model's stage. */
-static void what_is_missing(const char *body, size_t len, int i, char *why) {
-    static const char *const lists[][2] = {{"brokers", "up"}, {"models", "ready"}};
-    json_t *all = json_loadb(body, len, 0, NULL), *one;
-    const char *reason = "not ready";
-    for (int k = 1; k >= 0; k--) {
-        size_t at;
-        json_array_foreach(json_object_get(all, lists[k][0]), at, one) {
-            const char *text = json_string_value(json_object_get(one, "reason"));
-            if (json_is_false(json_object_get(one, lists[k][1])) && text && *text) reason = text;
-        }
-    }
-    snprintf(why, SUPERVISOR_PROBE_TEXT, "gateway.%d: %.200s", i, reason);
-    json_decref(all);
-}
-
-static bool gateway_ready(const fleet *f, int i, char *why) {
-    char base[320], url[336];
-    ty_err err = {0};
-    http_reply reply;
-    fleet_url(f, i, base, sizeof(base));
-    snprintf(url, sizeof(url), "%s/readyz", base);
-    http_call call = {.url = url, .timeout_ms = PROBE_TIMEOUT_MS};
-    ty_status st = http_client_call(&call, &reply, &err);
-    bool ok = st == TY_OK && reply.status == 200;
-    if (st != TY_OK)
-        snprintf(why, SUPERVISOR_PROBE_TEXT, "gateway.%d: %.200s", i, err.text);
-    else if (!ok)
-        what_is_missing(reply.body.data ? reply.body.data : "", reply.body.len, i, why);
-    ty_buf_clear(&reply.body);
-    return ok;
-}
-
 static bool all_ready(void *ctx, char *why) {
     const up *u = ctx;
-    for (int i = 0; i < u->f.gateways; i++)
-        if (!gateway_ready(&u->f, i, why)) return false;
-    return true;
+    return fleet_ready(&u->f, why);
 }
 
 /* ---- what it says ---- */
@@ -92,7 +55,7 @@ static void print_example(const char *url, const char *model, bool with_key) {
 
 static void print_ready(const up *u) {
     char url[320];
-    for (int i = 0; i < u->f.gateways; i++) {
+    for (int i = 0; i < u->f.n_address; i++) {
         fleet_url(&u->f, i, url, sizeof(url));
         printf("ready: %s/v1  models:", url);
         for (int p = 0; p < u->f.n_pipeline; p++) printf(" %s", u->f.pipeline[p].name);
@@ -156,6 +119,10 @@ static void take_options(fleet *f, const up_options *o) {
     for (int i = 0; i < o->pipeline.n; i++) f->pipeline_dir[i] = o->pipeline.item[i];
     memcpy(f->workers, o->workers, sizeof(f->workers));
     f->gateways = o->gateways;
+    f->brokers = o->brokers;
+    f->stores = (stores){.given = {o->redis_url, o->cache_url},
+                         .mib = {o->redis_mib, o->cache_mib},
+                         .server = o->redis_server};
     f->transport = o->transport;
     f->threads = o->threads;
     f->compute = o->compute;
@@ -183,6 +150,8 @@ static ty_status run_service(up *u, ty_err *err) {
     if (st == TY_OK) st = state_acquire(&u->state, dir, err);
     if (st == TY_OK) st = fleet_check_ports(&u->f, err);
     if (st == TY_OK) st = fleet_choose_endpoints(&u->f, u->state.run, err);
+    if (st == TY_OK) st = stores_prepare(&u->f.stores, &u->state, err);
+    if (st == TY_OK) st = stores_export(&u->f.stores, err);
     if (st == TY_OK) st = supervise(u, err);
     state_release(&u->state);
     /* after a failure the logs stay: its message names them */
@@ -230,17 +199,29 @@ static int detach(up *u) {
 static up_options opt;
 static const ty_option table[] = {
     TY_OPT_LIST("pipeline", opt.pipeline, "DIR", "a pipeline made by `tyto import`; may repeat"),
-    TY_OPT_STR("listen", "TYTO_LISTEN", opt.listen, "127.0.0.1:8080", "HOST:PORT",
-               "address of the API"),
+    TY_OPT_STR("listen", "TYTO_LISTEN", opt.listen, "127.0.0.1:8080", "HOST:PORT[,...]",
+               "address of the API; with several, each gateway takes its own in turn"),
     TY_OPT_STR("state", "TYTO_STATE", opt.state, NULL, "DIR",
-               "sockets, status and logs [$XDG_RUNTIME_DIR/tyto or /tmp/tyto-UID]"),
+               "sockets, status, conversations and logs [$XDG_RUNTIME_DIR/tyto or /tmp/tyto-UID]"),
     TY_OPT_INT("preprocess", NULL, opt.workers[TY_STAGE_PREPROCESS], 1, 1, 64, "processes of it"),
     TY_OPT_INT("vit", NULL, opt.workers[TY_STAGE_VIT], 1, 1, 64, "processes of it"),
     TY_OPT_INT("abstractor", NULL, opt.workers[TY_STAGE_ABSTRACTOR], 1, 1, 64, "processes of it"),
     TY_OPT_INT("decoder", NULL, opt.workers[TY_STAGE_DECODER], 1, 1, 64, "processes of it"),
     TY_OPT_INT("gateway", NULL, opt.gateways, 1, 1, FLEET_GATEWAYS_MAX,
-               "gateways; the second listens on PORT + 1, ..."),
-    TY_OPT_INT("broker", NULL, opt.brokers, 1, 1, 1, "brokers"),
+               "gateways; more than there are addresses share them"),
+    TY_OPT_INT("broker", NULL, opt.brokers, 1, 1, FLEET_BROKERS_MAX,
+               "brokers; gateways and stages connect to all"),
+    TY_OPT_STR("redis-url", "TYTO_REDIS_URL", opt.redis_url, NULL, "URL",
+               "Redis for conversations: redis://[:PASSWORD@]HOST:PORT[/DB], unix:///PATH, or none "
+               "[a private server, data under the state directory]"),
+    TY_OPT_STR("cache-url", "TYTO_CACHE_URL", opt.cache_url, NULL, "URL",
+               "Redis for what the vision stages computed, or none [a private server]"),
+    TY_OPT_INT("redis-mib", "TYTO_REDIS_MIB", opt.redis_mib, 1024, 0, 1 << 20,
+               "memory of the private server for conversations, MiB; full = refused; 0 = no limit"),
+    TY_OPT_INT("cache-mib", "TYTO_CACHE_MIB", opt.cache_mib, 512, 1, 1 << 20,
+               "memory of the private cache, MiB; full = the least used goes"),
+    TY_OPT_STR("redis-server", "TYTO_REDIS_SERVER", opt.redis_server, "redis-server", "PROGRAM",
+               "the program of the private servers"),
     TY_OPT_STR("transport", "TYTO_TRANSPORT", opt.transport, "ipc", "ipc|tcp",
                "between the processes: Unix sockets or loopback TCP"),
     TY_OPT_STR("threads", NULL, opt.threads, NULL, "N",
@@ -274,11 +255,12 @@ static int usage_error(const char *text) {
 }
 
 int cmd_up(int argc, char **argv) {
-    ty_options_next next = ty_options_parse(
-        table, "tyto up --pipeline DIR [--pipeline DIR2] [options]",
-        "Runs the whole service: broker, stages, gateway.  In the foreground until SIGTERM or "
-        "Ctrl-C;\nwhat dies is started again.",
-        argc, argv, NULL);
+    ty_options_next next =
+        ty_options_parse(table, "tyto up --pipeline DIR [--pipeline DIR2] [options]",
+                         "Runs the whole service: stores, broker, stages, gateway.  In the "
+                         "foreground until SIGTERM or "
+                         "Ctrl-C;\nwhat dies is started again.",
+                         argc, argv, NULL);
     if (next != TY_OPTIONS_GO) return next == TY_OPTIONS_DONE ? 0 : 2;
     up u = {.opt = &opt, .ready_fd = -1, .state = {.lock_fd = -1}};
     ty_err err = {0};
@@ -290,7 +272,10 @@ int cmd_up(int argc, char **argv) {
     if (opt.temporary && opt.state)
         return usage_error("--temporary and --state exclude each other");
     if (fleet_parse_listen(&u.f, opt.listen, &err) != TY_OK) return usage_error(err.text);
+    if (u.f.n_address > opt.gateways)
+        return usage_error("--listen names more addresses than there are gateways: give --gateway");
     take_options(&u.f, &opt);
+    signal(SIGPIPE, SIG_IGN); /* hiredis writes to servers that may be gone */
     ty_log_init("tyto", TY_LOG_WARN);
     return opt.detach ? detach(&u) : run_and_report(&u);
 }

@@ -64,8 +64,9 @@ static void get_readyz(void *ctx, http_call *c) {
                                               "ready", (int)p->ready, "reason", text(p->reason)));
     }
     http_reply_json(c, ready ? 200 : 503,
-                    json_pack("{s:b, s:b, s:o, s:o}", "ready", (int)ready, "draining",
-                              (int)g->draining, "brokers", brokers, "models", pipelines));
+                    json_pack("{s:o, s:b, s:b, s:o, s:o}", "gateway", text(g->opt.name), "ready",
+                              (int)ready, "draining", (int)g->draining, "brokers", brokers,
+                              "models", pipelines));
 }
 
 /* Gauges are taken when they are asked for. */

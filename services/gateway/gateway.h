@@ -17,6 +17,7 @@
 typedef struct {
     const char *name;      /* "gateway.0", stable over restarts */
     const char *listen;    /* "127.0.0.1:8080", "[::1]:0" */
+    bool share_port;       /* with other gateways */
     const char *port_file; /* NULL, or where the bound port is written */
     const char *connect;   /* brokers' gateway endpoints, with commas between */
     const char *const *pipelines;

@@ -21,12 +21,14 @@
 #include <event2/http.h>
 #include <event2/http_struct.h>
 #include <event2/keyvalq_struct.h>
+#include <netdb.h>
 #include <netinet/tcp.h>
 #include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 enum {
     MAX_HEADER_BYTES = 64 << 10,
@@ -34,6 +36,7 @@ enum {
     PIPELINED_BYTES = 64 << 10,
     BODY_SLACK_BYTES = 1 << 20,
     CLIENT_GONE = 499,
+    BACKLOG = 1024, /* connections that wait to be accepted */
 };
 
 struct http_server {
@@ -273,14 +276,39 @@ static void on_request(struct evhttp_request *req, void *arg) {
 
 /* ---- server ---- */
 
+/* A listening socket; -1 and errno. */
+static int open_listener(const http_options *o) {
+    char service[16];
+    struct addrinfo hint = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list = NULL;
+    snprintf(service, sizeof(service), "%d", o->port);
+    if (getaddrinfo(o->host, service, &hint, &list) != 0) {
+        errno = EADDRNOTAVAIL;
+        return -1;
+    }
+    int fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
+    bool ok =
+        fd >= 0 && evutil_make_listen_socket_reuseable(fd) == 0 &&
+        (!o->share_port || setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) == 0) &&
+        bind(fd, list->ai_addr, list->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0;
+    int why = errno;
+    freeaddrinfo(list);
+    if (!ok && fd >= 0) close(fd);
+    errno = why;
+    return ok ? fd : -1;
+}
+
 static ty_status bind_socket(http_server *s, ty_err *err) {
-    s->bound = evhttp_bind_socket_with_handle(s->http, s->opt.host, (ev_uint16_t)s->opt.port);
-    if (!s->bound)
+    int fd = open_listener(&s->opt);
+    s->bound = fd >= 0 ? evhttp_accept_socket_with_handle(s->http, fd) : NULL;
+    if (!s->bound) {
+        int why = errno;
+        if (fd >= 0) close(fd);
         return ty_fail(err, TY_EIO, "cannot listen on %s:%d: %s; choose another --listen",
-                       s->opt.host, s->opt.port, strerror(errno));
+                       s->opt.host, s->opt.port, strerror(why));
+    }
     struct sockaddr_storage a;
     socklen_t len = sizeof(a);
-    if (getsockname(evhttp_bound_socket_get_fd(s->bound), (struct sockaddr *)&a, &len) != 0)
+    if (getsockname(fd, (struct sockaddr *)&a, &len) != 0)
         return ty_fail(err, TY_EIO, "getsockname: %s", strerror(errno));
     s->port = ntohs(a.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&a)->sin6_port
                                             : ((struct sockaddr_in *)&a)->sin_port);

@@ -22,6 +22,9 @@ static const ty_option table[] = {
                "the brokers' gateway endpoints: ipc:///path or tcp://host:port"),
     TY_OPT_STR("listen", "TYTO_LISTEN", opt.g.listen, "127.0.0.1:8080", "HOST:PORT",
                "where to serve HTTP; port 0 = any"),
+    TY_OPT_FLAG("share-port", "TYTO_SHARE_PORT", opt.g.share_port,
+                "let other gateways of this machine listen on the same port; the kernel spreads "
+                "the connections"),
     TY_OPT_STR("port-file", NULL, opt.g.port_file, NULL, "FILE", "write the bound port there"),
     TY_OPT_STR("name", "TYTO_GATEWAY_NAME", opt.g.name, "gateway.0", "NAME",
                "this gateway's name, the same after a restart"),

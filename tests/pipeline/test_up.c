@@ -21,7 +21,7 @@
 
 static const char *const stages[] = {"broker", "gateway",    "preprocess",
                                      "vit",    "abstractor", "decoder"};
-enum { N_STAGE = 6, QUESTIONS = 8, ROUNDS = 20 };
+enum { N_STAGE = 6, N_STORE = 2, QUESTIONS = 8, ROUNDS = 20 };
 
 static const char *pipeline; /* v1-micro, imported once */
 
@@ -39,14 +39,14 @@ static bool gone(pid_t pid) {
     return false;
 }
 
-/* Directory entries other than ".", ".." and `but`. */
-static int entries_but(const char *dir, const char *but) {
+/* Directory entries other than ".", "..", `but` and `but2`. */
+static int entries_but(const char *dir, const char *but, const char *but2) {
     DIR *d = opendir(dir);
     int n = 0;
     if (!d) return 0;
     for (struct dirent *e; (e = readdir(d));)
         n += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
-             strcmp(e->d_name, but) != 0;
+             strcmp(e->d_name, but) != 0 && strcmp(e->d_name, but2) != 0;
     closedir(d);
     return n;
 }
@@ -89,18 +89,18 @@ static void status_lists_a_process_for_each_stage_when_up(void **state) {
     test_service_down(&s);
 }
 
-static void down_leaves_only_logs_when_all_is_over(void **state) {
+static void down_leaves_only_data_and_logs_when_all_is_over(void **state) {
     (void)state;
     test_service s = test_service_up(pipeline, NULL);
     pid_t pids[32];
     int n = all_pids(&s, pids, 32);
-    assert_int_equal(n, N_STAGE);
+    assert_int_equal(n, N_STAGE + N_STORE);
     test_output o = TEST_RUN(ARG(test_bin("tyto")), ARG("down"), ARG("--state"), s.state);
     assert_int_equal(o.exit_code, 0);
     test_output_clear(&o);
     assert_int_equal(test_stop(s.pid, 0, 10), 0);
     for (int i = 0; i < n; i++) assert_true(gone(pids[i]));
-    assert_int_equal(entries_but(s.state, "log"), 0);
+    assert_int_equal(entries_but(s.state, "log", "data"), 0);
     o = TEST_RUN(ARG(test_bin("tyto")), ARG("status"), ARG("--state"), s.state);
     assert_int_equal(o.exit_code, 1);
     assert_non_null(strstr(o.err, "not running"));
@@ -128,7 +128,7 @@ static void children_die_when_the_supervisor_is_killed(void **state) {
     assert_non_null(strstr(o.out, listen));
     test_output_clear(&o);
     n = all_pids(&s, pids, 32);
-    assert_int_equal(n, N_STAGE);
+    assert_int_equal(n, N_STAGE + N_STORE);
     o = TEST_RUN(ARG(test_bin("tyto")), ARG("down"), ARG("--state"), s.state);
     assert_int_equal(o.exit_code, 0);
     test_output_clear(&o);
@@ -325,7 +325,7 @@ static void two_pipelines_answer_side_by_side_when_both_are_up(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(status_lists_a_process_for_each_stage_when_up),
-        cmocka_unit_test(down_leaves_only_logs_when_all_is_over),
+        cmocka_unit_test(down_leaves_only_data_and_logs_when_all_is_over),
         cmocka_unit_test(children_die_when_the_supervisor_is_killed),
         cmocka_unit_test(up_refuses_when_state_or_port_is_taken),
         cmocka_unit_test(up_says_what_the_log_says_when_a_stage_cannot_start),

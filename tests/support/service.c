@@ -85,25 +85,23 @@ static void wait_ready(test_service *s) {
     fail_msg("`tyto up` is not ready");
 }
 
+void test_service_again(test_service *s, const char *pipeline, char *const *extra) {
+    char listen[64], *argv[ARGS_MAX];
+    snprintf(listen, sizeof(listen), "127.0.0.1:%d", s->port);
+    char *const fixed[] = {(char *)test_bin("tyto"), (char *)"up",       (char *)"--pipeline",
+                           (char *)pipeline,         (char *)"--listen", listen,
+                           (char *)"--state",        s->state,           NULL};
+    join_args(argv, fixed, extra);
+    s->pid = test_spawn(argv, s->log);
+    wait_ready(s);
+}
+
 test_service test_service_up(const char *pipeline, char *const *extra) {
     test_service s = {.port = test_free_port()};
-    char listen[64], *argv[ARGS_MAX];
     snprintf(s.state, sizeof(s.state), "%s/state", test_temp_dir());
     snprintf(s.log, sizeof(s.log), "%s.up.log", s.state);
     snprintf(s.url, sizeof(s.url), "http://127.0.0.1:%d", s.port);
-    snprintf(listen, sizeof(listen), "127.0.0.1:%d", s.port);
-    char *const fixed[] = {(char *)test_bin("tyto"),
-                           (char *)"up",
-                           (char *)"--pipeline",
-                           (char *)pipeline,
-                           (char *)"--listen",
-                           listen,
-                           (char *)"--state",
-                           s.state,
-                           NULL};
-    join_args(argv, fixed, extra);
-    s.pid = test_spawn(argv, s.log);
-    wait_ready(&s);
+    test_service_again(&s, pipeline, extra);
     return s;
 }
 

@@ -25,6 +25,8 @@ const char *test_import(const char *golden, const char *name, char *const *extra
 /* Starts `tyto up --pipeline pipeline` and extra options (NULL-ended, or NULL), waits until it is ready;
  * fails the test with its log when it is not. */
 test_service test_service_up(const char *pipeline, char *const *extra);
+/* The same on the state directory and port of one that has ended. */
+void test_service_again(test_service *s, const char *pipeline, char *const *extra);
 /* SIGTERM; the exit code must be 0 within 60 s. */
 void test_service_down(test_service *s);
 

@@ -1,0 +1,10 @@
+/* readiness.h - does all that `tyto up` started answer?  Its stores to PING, its gateways to /readyz. */
+#ifndef TY_READINESS_H
+#define TY_READINESS_H
+
+#include "orchestration/fleet.h"
+
+/* False: why (text of SUPERVISOR_PROBE_TEXT bytes) names the first that does not, and what it waits for. */
+bool fleet_ready(const fleet *f, char *why);
+
+#endif
