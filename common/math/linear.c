@@ -295,6 +295,8 @@ void ty_linear_destroy(ty_linear **l) {
 
 typedef struct {
     const ty_linear *l;
+    const segment *seg; /* those that are computed: [n_seg] */
+    int n_seg;
     const float *x; /* f32 activations, or their bf16-rounded copy */
     const float *x_raw;
     int64_t ldx;
@@ -499,7 +501,7 @@ static void add_bias(const apply_job *j, const segment *s, int64_t r0, int64_t r
 
 static void apply_task(void *ctx, int task, int member) {
     const apply_job *j = ctx;
-    const segment *s = j->l->seg;
+    const segment *s = j->seg;
     int64_t rb = task % j->n_row_block, cb = task / j->n_row_block;
     for (;; s++) {
         int64_t blocks = (s->n_panel + j->panels_per_task - 1) / j->panels_per_task;
@@ -521,7 +523,9 @@ static void plan(apply_job *j, int size) {
     j->row_block = ((j->M + blocks - 1) / blocks + mr - 1) / mr * mr;
     j->n_row_block = (j->M + j->row_block - 1) / j->row_block;
     int64_t macs = (int64_t)min64(j->M, j->row_block) * l->K * nr; /* of a panel */
-    int64_t panels = (l->N + nr - 1) / nr, share = panels / (8 * (int64_t)size);
+    int64_t panels = 0;
+    for (int i = 0; i < j->n_seg; i++) panels += j->seg[i].n_panel;
+    int64_t share = panels / (8 * (int64_t)size);
     if (j->M > mr) share = min64(panels / (2 * (int64_t)size) + 1, COLUMN_BLOCK / nr);
     j->panels_per_task = share > 0 ? share : 1;
     while (j->panels_per_task * macs < TASK_MACS && j->panels_per_task < panels)
@@ -530,8 +534,8 @@ static void plan(apply_job *j, int size) {
 
 static int count_tasks(const apply_job *j) {
     int64_t n = 0;
-    for (int i = 0; i < j->l->n_seg; i++)
-        n += (j->l->seg[i].n_panel + j->panels_per_task - 1) / j->panels_per_task;
+    for (int i = 0; i < j->n_seg; i++)
+        n += (j->seg[i].n_panel + j->panels_per_task - 1) / j->panels_per_task;
     return (int)n * j->n_row_block;
 }
 
@@ -577,11 +581,18 @@ static void prepare_activations(apply_job *j, ty_pool *pool) {
     j->x = j->rounded;
 }
 
-ty_status ty_linear_apply(const ty_linear *l, ty_pool *pool, const float *x, int64_t ldx, int M,
-                          float *y, int64_t ldy) {
+ty_status ty_linear_apply_parts(const ty_linear *l, ty_pool *pool, int first, int n, const float *x,
+                                int64_t ldx, int M, float *y, int64_t ldy) {
     if (M <= 0) return TY_OK;
     ty_status st = TY_ENOMEM;
-    apply_job j = {.l = l, .x_raw = x, .ldx = ldx, .M = M, .y = y, .ldy = ldy};
+    apply_job j = {.l = l,
+                   .seg = l->seg + first,
+                   .n_seg = n,
+                   .x_raw = x,
+                   .ldx = ldx,
+                   .M = M,
+                   .y = y,
+                   .ldy = ldy};
     int size = ty_pool_size(pool);
     plan(&j, size);
     j.member_floats = place_members(&j);
@@ -598,4 +609,9 @@ done:
         free(j.members);
     }
     return st;
+}
+
+ty_status ty_linear_apply(const ty_linear *l, ty_pool *pool, const float *x, int64_t ldx, int M,
+                          float *y, int64_t ldy) {
+    return ty_linear_apply_parts(l, pool, 0, l->n_seg, x, ldx, M, y, ldy);
 }

@@ -42,6 +42,10 @@ size_t ty_linear_bytes(const ty_linear *l); /* of the packed weights: what one p
  * Cannot fail once scratch is warm; returns TY_ENOMEM otherwise. */
 ty_status ty_linear_apply(const ty_linear *l, ty_pool *pool, const float *x, int64_t ldx, int M,
                           float *y, int64_t ldy);
+/* The outputs of weights [first, first + n) alone: y is still whole rows, the other columns of which
+ * stay as they are. */
+ty_status ty_linear_apply_parts(const ty_linear *l, ty_pool *pool, int first, int n, const float *x,
+                                int64_t ldx, int M, float *y, int64_t ldy);
 void ty_linear_destroy(ty_linear **l);
 
 #endif

@@ -2,6 +2,7 @@
 #include "services/decoder/llama_impl.h"
 
 #include "common/math/nn.h"
+#include "services/decoder/multiway.h"
 
 #include <string.h>
 
@@ -22,31 +23,35 @@ static void embed(const llama *m, const llama_row *r, float *x) {
         ty_dtype_to_f32(m->embd.dtype, m->embd.data, (size_t)r->id * d, d, x);
 }
 
-/* Grows the sequences, embeds the rows, cuts the attention blocks.  Returns the number of rows. */
-static ty_status place_rows(llama *m, kv_pool *kv, const llama_span *span, int n_span, int *n_row,
-                            int *n_block, ty_err *err) {
-    int n = 0, blocks = 0;
+/* Puts a row that stands at `row` of the batch into the attention blocks: behind its predecessor
+ * while that has room and stands right before it. */
+static void add_to_block(llama *m, llama_rows *rows, bool follows, const kv_seq *seq, int row,
+                         int pos) {
+    attend_block *b = rows->n_block > 0 ? &m->block[rows->n_block - 1] : NULL;
+    if (follows && b->n_row < ATTEND_ROWS && b->row + b->n_row == row) {
+        b->n_row++;
+        return;
+    }
+    m->block[rows->n_block++] = (attend_block){.seq = seq, .row = row, .n_row = 1, .pos = pos};
+}
+
+/* Grows the sequences, embeds the rows, cuts the attention blocks. */
+static ty_status place_rows(llama *m, kv_pool *kv, const llama_span *span, int n_span,
+                            llama_rows *rows, ty_err *err) {
+    int n_text = m->dims.multiway ? multiway_order(span, n_span, m->order) : 0;
     for (int s = 0; s < n_span; s++) {
         int pos = span[s].seq->len;
         ty_status st = kv_seq_grow(kv, span[s].seq, pos + span[s].n, err);
         if (st != TY_OK) return st;
         for (int i = 0; i < span[s].n; i++) {
-            if (i % ATTEND_ROWS == 0) {
-                int left = span[s].n - i;
-                m->block[blocks++] =
-                    (attend_block){.seq = span[s].seq,
-                                   .row = n + i,
-                                   .n_row = left < ATTEND_ROWS ? left : ATTEND_ROWS,
-                                   .pos = pos + i};
-            }
-            m->pos[n + i] = pos + i;
-            m->row_seq[n + i] = span[s].seq;
-            embed(m, &span[s].row[i], m->x + (int64_t)(n + i) * m->dims.d_model);
+            int row = m->order[rows->n++];
+            add_to_block(m, rows, i > 0, span[s].seq, row, pos + i);
+            m->pos[row] = pos + i;
+            m->row_seq[row] = span[s].seq;
+            embed(m, &span[s].row[i], m->x + (int64_t)row * m->dims.d_model);
         }
-        n += span[s].n;
     }
-    *n_row = n;
-    *n_block = blocks;
+    rows->n_text = m->dims.multiway ? n_text : rows->n;
     return TY_OK;
 }
 
@@ -75,13 +80,24 @@ static ty_pool *pool_for(const llama *m, int n, int64_t width) {
     return n * width < POOL_MIN ? NULL : m->pool;
 }
 
-static ty_status attention(llama *m, kv_pool *kv, int l, int n, int n_block) {
+static void norm(const llama *m, const llama_rows *rows, const float *gain, const float *visual) {
     const llama_dims *d = &m->dims;
-    int D = d->d_model, nq = d->n_head * d->d_head;
-    int64_t ld = ty_linear_out(m->layer[l].qkv);
+    ty_pool *p = pool_for(m, rows->n, d->d_model);
+    if (rows->n_text < rows->n)
+        multiway_norm(m, p, rows, gain, visual, m->x, m->y);
+    else
+        ty_rmsnorm(p, m->x, rows->n, d->d_model, gain, (float)d->eps, m->y);
+}
+
+static ty_status attention(llama *m, kv_pool *kv, int l, const llama_rows *rows) {
+    const llama_dims *d = &m->dims;
+    const llama_layer *w = &m->layer[l];
+    int D = d->d_model, n = rows->n, nq = d->n_head * d->d_head;
+    int64_t ld = ty_linear_out(w->qkv);
     ty_pool *p = pool_for(m, n, D);
-    ty_rmsnorm(p, m->x, n, D, m->layer[l].attn_norm, (float)d->eps, m->y);
-    ty_status st = ty_linear_apply(m->layer[l].qkv, m->pool, m->y, D, n, m->qkv, ld);
+    norm(m, rows, w->attn_norm, w->visual_attn_norm);
+    ty_status st = rows->n_text < n ? multiway_qkv(m, w, rows)
+                                    : ty_linear_apply(w->qkv, m->pool, m->y, D, n, m->qkv, ld);
     if (st != TY_OK) return st;
     ty_pool_run(p, n, rope_task, &(rope_job){m, kv, l});
     attend(m->pool,
@@ -89,33 +105,35 @@ static ty_status attention(llama *m, kv_pool *kv, int l, int n, int n_block) {
                           .layer = l,
                           .n_head = d->n_head,
                           .block = m->block,
-                          .n_block = n_block,
+                          .n_block = rows->n_block,
                           .q = m->qkv,
                           .ldq = ld,
                           .ctx = m->ctx,
                           .ldo = nq},
            m->attend);
-    st = ty_linear_apply(m->layer[l].o, m->pool, m->ctx, nq, n, m->y, D);
+    st = ty_linear_apply(w->o, m->pool, m->ctx, nq, n, m->y, D);
     if (st == TY_OK) ty_add(p, m->x, m->y, (int64_t)n * D);
     return st;
 }
 
-static ty_status feed_forward(llama *m, int l, int n) {
+static ty_status feed_forward(llama *m, int l, const llama_rows *rows) {
     const llama_dims *d = &m->dims;
-    int D = d->d_model, F = d->d_ff;
-    ty_pool *p = pool_for(m, n, D);
-    ty_rmsnorm(p, m->x, n, D, m->layer[l].ffn_norm, (float)d->eps, m->y);
-    ty_status st = ty_linear_apply(m->layer[l].gate_up, m->pool, m->y, D, n, m->ff, 2 * (int64_t)F);
+    const llama_layer *w = &m->layer[l];
+    int D = d->d_model, F = d->d_ff, n = rows->n;
+    norm(m, rows, w->ffn_norm, w->visual_ffn_norm);
+    ty_status st = ty_linear_apply(w->gate_up, m->pool, m->y, D, n, m->ff, 2 * (int64_t)F);
     if (st != TY_OK) return st;
     ty_silu_mul(pool_for(m, n, F), m->ff, m->ff + F, n, F, 2 * (int64_t)F, m->ff, 2 * (int64_t)F);
-    st = ty_linear_apply(m->layer[l].down, m->pool, m->ff, 2 * (int64_t)F, n, m->y, D);
-    if (st == TY_OK) ty_add(p, m->x, m->y, (int64_t)n * D);
+    st = ty_linear_apply(w->down, m->pool, m->ff, 2 * (int64_t)F, n, m->y, D);
+    if (st == TY_OK) ty_add(pool_for(m, n, D), m->x, m->y, (int64_t)n * D);
     return st;
 }
 
 static void trace_state(const llama *m, const llama_trace *t, int k, int n, const float *x) {
     size_t D = (size_t)m->dims.d_model;
-    if (t) memcpy(t->data + (size_t)k * t->stride, x, (size_t)n * D * sizeof(float));
+    for (int i = 0; t && i < n; i++)
+        memcpy(t->data + (size_t)k * t->stride + (size_t)i * D, x + (size_t)m->order[i] * D,
+               D * sizeof(float));
 }
 
 /* Final norm and output head of the rows that want logits. */
@@ -123,7 +141,7 @@ static ty_status head(llama *m, const llama_span *span, int n_span, float *logit
     int D = m->dims.d_model, row = 0, n = 0;
     for (int s = 0; s < n_span; s++) {
         for (int i = span[s].n - span[s].n_logits; i < span[s].n; i++)
-            memcpy(m->final_ + (int64_t)n++ * D, m->x + (int64_t)(row + i) * D,
+            memcpy(m->final_ + (int64_t)n++ * D, m->x + (int64_t)m->order[row + i] * D,
                    (size_t)D * sizeof(float));
         row += span[s].n;
     }
@@ -154,14 +172,15 @@ static ty_status check_spans(const llama *m, const llama_span *span, int n_span,
 
 ty_status llama_forward(llama *m, kv_pool *kv, const llama_span *span, int n_span, float *logits,
                         const llama_trace *trace, ty_err *err) {
-    int n = 0, n_block = 0;
+    llama_rows rows = {0};
     ty_status st = check_spans(m, span, n_span, err);
-    if (st == TY_OK) st = place_rows(m, kv, span, n_span, &n, &n_block, err);
+    if (st == TY_OK) st = place_rows(m, kv, span, n_span, &rows, err);
     if (st != TY_OK) return st;
+    int n = rows.n;
     for (int l = 0; l < m->dims.n_layer && st == TY_OK; l++) {
         trace_state(m, trace, l, n, m->x);
-        st = attention(m, kv, l, n, n_block);
-        if (st == TY_OK) st = feed_forward(m, l, n);
+        st = attention(m, kv, l, &rows);
+        if (st == TY_OK) st = feed_forward(m, l, &rows);
     }
     if (st == TY_OK && trace) {
         ty_rmsnorm(m->pool, m->x, n, m->dims.d_model, m->out_norm, (float)m->dims.eps, m->y);

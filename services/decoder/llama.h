@@ -1,6 +1,7 @@
 /*
- * llama.h - the LLaMA network (NOTES §4): weights from a GGUF file of architecture `llama`, and one
- * forward pass over a batch of rows of any sequences.
+ * llama.h - the LLaMA network (NOTES §4): weights from a GGUF file of architecture `llama`, or
+ * `mplug_owl2` (multiway.h: norms, k and v of their own for visual rows), and one forward pass over a
+ * batch of rows of any sequences.
  *
  *   x = embeddings (or visual rows)
  *   each layer:  x += o(attend(rope(q), rope(k), v)),  q, k, v = qkv(rmsnorm(x))
@@ -34,6 +35,7 @@ typedef struct {
     int d_model, d_ff, n_vocab, context;    /* context: the model's own */
     double eps;
     llama_rope_dims rope;
+    bool multiway; /* mPLUG-Owl2's modality-adaptive module */
 } llama_dims;
 
 /* context: positions a sequence may have, 0 = the model's own.  max_rows: of one forward; max_logits:

@@ -1,6 +1,6 @@
 /*
  * llama_impl.h - the network behind llama.h, shared by the files that load it (llama_meta.c,
- * llama_load.c) and the one that computes (llama.c).
+ * llama_load.c) and those that compute (llama.c, multiway.c).
  */
 #ifndef TY_DECODER_LLAMA_IMPL_H
 #define TY_DECODER_LLAMA_IMPL_H
@@ -15,7 +15,17 @@ typedef struct {
     ty_linear *o;                /* [d_model, n_head d_head] */
     ty_linear *gate_up;          /* [2 d_ff, d_model] */
     ty_linear *down;             /* [d_model, d_ff] */
+    /* What visual rows take instead of the norms, k and v above (multiway.h); NULL in a plain LLaMA. */
+    float *visual_attn_norm, *visual_ffn_norm; /* [d_model] */
+    ty_linear *visual_kv;                      /* [2 n_kv_head d_head, d_model] */
 } llama_layer;
+
+/* The rows of one forward. */
+typedef struct {
+    int n,
+        n_text; /* visual rows behind the text; n_text = n in a plain LLaMA, whatever the rows are */
+    int n_block; /* attention blocks */
+} llama_rows;
 
 struct llama {
     llama_dims dims;
@@ -33,7 +43,8 @@ struct llama {
     float *ff;     /* 2 d_ff: gate | up */
     float *final_; /* [max_logits, d_model] */
     attend_block *block;
-    int *pos;               /* [max_rows] position of each row */
+    int *order;             /* [max_rows] where the rows of the spans stand in the batch */
+    int *pos;               /* [max_rows] position of each row of the batch */
     const kv_seq **row_seq; /* [max_rows] */
     attend_scratch *attend;
 };

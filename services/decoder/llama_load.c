@@ -36,6 +36,28 @@ static ty_status load_linear(const llama *m, const ty_gguf *g, const ty_run_opti
     return st;
 }
 
+/* blk.<l>.<name>.weight [d_model] */
+static ty_status load_gain(const llama *m, const ty_gguf *g, int l, const char *name, float **out,
+                           ty_err *err) {
+    char full[64];
+    snprintf(full, sizeof(full), "blk.%d.%s.weight", l, name);
+    return load_vector(g, full, m->dims.d_model, out, err);
+}
+
+/* What visual rows have of their own. */
+static ty_status load_visual(llama *m, const ty_gguf *g, const ty_run_options *run, int l,
+                             ty_err *err) {
+    static const char *const KV[] = {"vis_attn_k", "vis_attn_v"};
+    const llama_dims *d = &m->dims;
+    llama_layer *w = &m->layer[l];
+    int nkv = d->n_kv_head * d->d_head;
+    ty_status st = load_gain(m, g, l, "vis_attn_norm", &w->visual_attn_norm, err);
+    if (st == TY_OK) st = load_gain(m, g, l, "vis_ffn_norm", &w->visual_ffn_norm, err);
+    if (st == TY_OK)
+        st = load_linear(m, g, run, l, 2, KV, (int[]){nkv, nkv}, d->d_model, &w->visual_kv, err);
+    return st;
+}
+
 static ty_status load_layer(llama *m, const ty_gguf *g, const ty_run_options *run, int l,
                             ty_err *err) {
     static const char *const QKV[] = {"attn_q", "attn_k", "attn_v"}, *const O[] = {"attn_output"},
@@ -44,11 +66,8 @@ static ty_status load_layer(llama *m, const ty_gguf *g, const ty_run_options *ru
     const llama_dims *d = &m->dims;
     llama_layer *w = &m->layer[l];
     int nq = d->n_head * d->d_head, nkv = d->n_kv_head * d->d_head;
-    char name[64];
-    snprintf(name, sizeof(name), "blk.%d.attn_norm.weight", l);
-    ty_status st = load_vector(g, name, d->d_model, &w->attn_norm, err);
-    snprintf(name, sizeof(name), "blk.%d.ffn_norm.weight", l);
-    if (st == TY_OK) st = load_vector(g, name, d->d_model, &w->ffn_norm, err);
+    ty_status st = load_gain(m, g, l, "attn_norm", &w->attn_norm, err);
+    if (st == TY_OK) st = load_gain(m, g, l, "ffn_norm", &w->ffn_norm, err);
     if (st == TY_OK)
         st = load_linear(m, g, run, l, 3, QKV, (int[]){nq, nkv, nkv}, d->d_model, &w->qkv, err);
     if (st == TY_OK) st = load_linear(m, g, run, l, 1, O, (int[]){d->d_model}, nq, &w->o, err);
@@ -57,7 +76,7 @@ static ty_status load_layer(llama *m, const ty_gguf *g, const ty_run_options *ru
                          &w->gate_up, err);
     if (st == TY_OK)
         st = load_linear(m, g, run, l, 1, DOWN, (int[]){d->d_model}, d->d_ff, &w->down, err);
-    return st;
+    return st == TY_OK && d->multiway ? load_visual(m, g, run, l, err) : st;
 }
 
 /* Embeddings, final norm and head; a file without output.weight ties the head to the embeddings. */
@@ -82,26 +101,41 @@ static ty_status load_ends(llama *m, const ty_gguf *g, const ty_run_options *run
     return st;
 }
 
+/* Is `name`, which stands behind "blk.<l>.", a tensor that the forward reads? */
+static bool in_layer(const llama_dims *d, const char *name) {
+    static const char *const KNOWN[] = {"attn_norm.weight",
+                                        "ffn_norm.weight",
+                                        "attn_q.weight",
+                                        "attn_k.weight",
+                                        "attn_v.weight",
+                                        "ffn_down.weight",
+                                        "ffn_gate.weight",
+                                        "attn_output.weight",
+                                        "ffn_up.weight",
+                                        "attn_rot_embd",
+                                        NULL};
+    static const char *const VISUAL[] = {"vis_attn_norm.weight", "vis_ffn_norm.weight",
+                                         "vis_attn_k.weight", "vis_attn_v.weight", NULL};
+    for (const char *const *k = KNOWN; *k; k++)
+        if (strcmp(name, *k) == 0) return true;
+    for (const char *const *k = VISUAL; d->multiway && *k; k++)
+        if (strcmp(name, *k) == 0) return true;
+    return false;
+}
+
 /* A tensor that the forward would leave out would change the answer silently: refuse it. */
 static ty_status check_nothing_else(const ty_gguf *g, const llama_dims *d, ty_err *err) {
-    static const char *const KNOWN[] = {"attn_norm.weight", "ffn_norm.weight",    "attn_q.weight",
-                                        "attn_k.weight",    "attn_v.weight",      "ffn_down.weight",
-                                        "ffn_gate.weight",  "attn_output.weight", "ffn_up.weight",
-                                        "attn_rot_embd"};
     for (int i = 0; i < ty_gguf_tensor_count(g); i++) {
         const char *name = ty_gguf_tensor_name(g, i);
         if (strcmp(name, "token_embd.weight") == 0 || strcmp(name, "output_norm.weight") == 0 ||
             strcmp(name, "output.weight") == 0 || strcmp(name, "rope_freqs.weight") == 0)
             continue;
         int l = -1, at = 0;
-        bool known = false;
-        if (sscanf(name, "blk.%d.%n", &l, &at) == 1 && at > 0 && l >= 0 && l < d->n_layer)
-            for (size_t k = 0; k < sizeof(KNOWN) / sizeof(KNOWN[0]) && !known; k++)
-                known = strcmp(name + at, KNOWN[k]) == 0;
-        if (!known)
+        bool known = sscanf(name, "blk.%d.%n", &l, &at) == 1 && at > 0 && l >= 0 && l < d->n_layer;
+        if (!known || !in_layer(d, name + at))
             return ty_fail(err, TY_EUNSUPPORTED,
-                           "%s: tensor %s is not part of a plain LLaMA and would be ignored",
-                           ty_gguf_path(g), name);
+                           "%s: tensor %s is not part of %s and would be ignored", ty_gguf_path(g),
+                           name, d->multiway ? "mPLUG-Owl2's decoder" : "a plain LLaMA");
     }
     return TY_OK;
 }
@@ -121,11 +155,13 @@ static ty_status make_scratch(llama *m, int context, ty_err *err) {
     m->ff = rows_of(n, 2 * (int64_t)d->d_ff);
     m->final_ = rows_of(m->max_logits, d->d_model);
     m->block = malloc((size_t)n * sizeof(*m->block));
+    m->order = malloc((size_t)n * sizeof(*m->order));
     m->pos = malloc((size_t)n * sizeof(*m->pos));
     m->row_seq = malloc((size_t)n * sizeof(*m->row_seq));
-    if (!m->x || !m->y || !m->qkv || !m->ctx || !m->ff || !m->final_ || !m->block || !m->pos ||
-        !m->row_seq)
+    if (!m->x || !m->y || !m->qkv || !m->ctx || !m->ff || !m->final_ || !m->block || !m->order ||
+        !m->pos || !m->row_seq)
         return ty_fail(err, TY_ENOMEM, "no memory for the decoder's scratch of %d rows", n);
+    for (int i = 0; i < n; i++) m->order[i] = i; /* for ever in a plain LLaMA */
     return attend_scratch_create(&m->attend, d->n_head, d->n_kv_head, context, m->pool, err);
 }
 
@@ -175,6 +211,9 @@ void llama_destroy(llama **mm) {
         ty_linear_destroy(&w->o);
         ty_linear_destroy(&w->gate_up);
         ty_linear_destroy(&w->down);
+        free(w->visual_attn_norm);
+        free(w->visual_ffn_norm);
+        ty_linear_destroy(&w->visual_kv);
     }
     free(m->layer);
     free(m->out_norm);
@@ -187,6 +226,7 @@ void llama_destroy(llama **mm) {
     free(m->ff);
     free(m->final_);
     free(m->block);
+    free(m->order);
     free(m->pos);
     free(m->row_seq);
     attend_scratch_destroy(&m->attend);

@@ -65,15 +65,16 @@ static bool is_text(const char *s, size_t len, const char *want) {
     return len == strlen(want) && memcmp(s, want, len) == 0;
 }
 
-static ty_status read_architecture(meta *f, ty_err *err) {
+static ty_status read_architecture(meta *f, llama_dims *d, ty_err *err) {
     const char *a;
     size_t len;
     ty_status st = ty_gguf_get_str(f->g, "general.architecture", &a, &len, err);
     if (st != TY_OK) return st;
-    if (!is_text(a, len, "llama"))
+    d->multiway = is_text(a, len, "mplug_owl2");
+    if (!d->multiway && !is_text(a, len, "llama"))
         return ty_fail(err, TY_EUNSUPPORTED,
-                       "%s: architecture is \"%.*s\", the decoder runs "
-                       "\"llama\"; is this the pipeline's decoder.gguf?",
+                       "%s: architecture is \"%.*s\", the decoder runs \"llama\" and "
+                       "\"mplug_owl2\"; is this the pipeline's decoder.gguf?",
                        ty_gguf_path(f->g), (int)(len > 64 ? 64 : len), a);
     snprintf(f->arch, sizeof(f->arch), "%.*s", (int)len, a);
     int experts;
@@ -135,6 +136,9 @@ static ty_status read_heads(const meta *f, llama_dims *d, ty_err *err) {
     if (d->n_head % d->n_kv_head != 0 || d->n_head / d->n_kv_head > ATTEND_GROUP_MAX)
         return ty_fail(err, TY_EFORMAT, "%s: %d heads cannot share %d KV heads", ty_gguf_path(f->g),
                        d->n_head, d->n_kv_head);
+    /* The reference's module writes k and v into a buffer as wide as the model. */
+    if (d->multiway && d->n_kv_head != d->n_head)
+        return unsupported(f, "attention.head_count_kv", d->n_kv_head, d->n_head, err);
     int def = d->d_model % d->n_head == 0 ? d->d_model / d->n_head : 0, v;
     st = opt_int(f, "attention.key_length", 2, 1 << 12, def, &d->d_head, err);
     if (st == TY_OK) st = opt_int(f, "attention.value_length", 2, 1 << 12, d->d_head, &v, err);
@@ -148,7 +152,7 @@ static ty_status read_heads(const meta *f, llama_dims *d, ty_err *err) {
 
 ty_status llama_read_dims(const ty_gguf *g, llama_dims *d, ty_err *err) {
     meta f = {.g = g};
-    ty_status st = read_architecture(&f, err);
+    ty_status st = read_architecture(&f, d, err);
     if (st == TY_OK) st = get_int(&f, "block_count", 1, 1 << 12, &d->n_layer, err);
     if (st == TY_OK) st = get_int(&f, "embedding_length", 1, 1 << 17, &d->d_model, err);
     if (st == TY_OK) st = get_int(&f, "feed_forward_length", 1, 1 << 19, &d->d_ff, err);

@@ -59,6 +59,10 @@ static void tensor(writer *w, const char *name, int rows, int cols) {
     free(packed);
 }
 
+static bool is_multiway(const toy_llama *t) {
+    return t->architecture && strcmp(t->architecture, "mplug_owl2") == 0;
+}
+
 static void layer(writer *w, int l) {
     const toy_llama *t = w->t;
     int D = t->n_head * t->d_head, kv = t->n_kv_head * t->d_head;
@@ -68,8 +72,11 @@ static void layer(writer *w, int l) {
     } all[] = {
         {"attn_norm", 0, D},      {"attn_q", D, D},       {"attn_k", kv, D},
         {"attn_v", kv, D},        {"attn_output", D, D},  {"ffn_norm", 0, D},
-        {"ffn_gate", t->d_ff, D}, {"ffn_up", t->d_ff, D}, {"ffn_down", D, t->d_ff - t->short_ff}};
-    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        {"ffn_gate", t->d_ff, D}, {"ffn_up", t->d_ff, D}, {"ffn_down", D, t->d_ff - t->short_ff},
+        {"vis_attn_norm", 0, D},  {"vis_ffn_norm", 0, D}, {"vis_attn_k", kv, D},
+        {"vis_attn_v", kv, D}};
+    size_t n = sizeof(all) / sizeof(all[0]) - (is_multiway(t) ? 0 : 4);
+    for (size_t i = 0; i < n; i++) {
         char name[64];
         snprintf(name, sizeof(name), "blk.%d.%s.weight", l, all[i].name);
         tensor(w, name, all[i].rows, all[i].cols);
@@ -117,15 +124,16 @@ static void metadata(writer *w) {
     const struct {
         const char *key;
         int value;
-    } all[] = {{"llama.block_count", t->n_layer},
-               {"llama.embedding_length", t->n_head * t->d_head},
-               {"llama.feed_forward_length", t->d_ff},
-               {"llama.context_length", t->context},
-               {"llama.attention.head_count", t->n_head},
-               {"llama.attention.head_count_kv", t->n_kv_head}};
+    } all[] = {{"block_count", t->n_layer},         {"embedding_length", t->n_head * t->d_head},
+               {"feed_forward_length", t->d_ff},    {"context_length", t->context},
+               {"attention.head_count", t->n_head}, {"attention.head_count_kv", t->n_kv_head}};
+    const char *arch = t->architecture ? t->architecture : "llama";
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-        must(ty_gguf_set_u32(w->w, all[i].key, (uint32_t)all[i].value, &err), &err);
-    must(ty_gguf_set_f32(w->w, "llama.attention.layer_norm_rms_epsilon", 1e-6f, &err), &err);
+        must(ty_gguf_set_u32(w->w, test_path("%s.%s", arch, all[i].key), (uint32_t)all[i].value,
+                             &err),
+             &err);
+    must(ty_gguf_set_f32(w->w, test_path("%s.attention.layer_norm_rms_epsilon", arch), 1e-6f, &err),
+         &err);
 }
 
 void toy_llama_write(const toy_llama *t, const char *path) {

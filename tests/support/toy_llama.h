@@ -16,7 +16,7 @@ typedef struct {
     float scale;              /* of the weights; 0 = 1 (then activations stay near 1) */
     bool tied;                /* no output.weight */
     const char *extra;        /* name of one more tensor, or NULL */
-    const char *architecture; /* NULL = "llama" */
+    const char *architecture; /* NULL = "llama"; "mplug_owl2" has its visual tensors */
     int short_ff;             /* ffn_down's width is this much smaller than declared */
 } toy_llama;
 

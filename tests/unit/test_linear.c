@@ -146,6 +146,22 @@ static void linear_is_batch_invariant(void **state) {
     check_invariance(TY_F32, TY_COMPUTE_AUTO, 200, 700);
 }
 
+/* Some of the weights alone: the same bits in their columns, the others untouched. */
+static void check_parts(const ty_linear *l, const float *x, int64_t K, const float *whole) {
+    static const int begin[] = {0, 40, 47, 147};
+    for (int first = 0; first < 3; first++)
+        for (int n = 1; first + n <= 3; n++) {
+            float *y = calloc(9 * 147, sizeof *y);
+            assert_non_null(y);
+            assert_int_equal(ty_linear_apply_parts(l, NULL, first, n, x, K, 9, y, 147), TY_OK);
+            for (int i = 0; i < 9 * 147; i++) {
+                bool inside = i % 147 >= begin[first] && i % 147 < begin[first + n];
+                assert_true(y[i] == (inside ? whole[i] : 0));
+            }
+            free(y);
+        }
+}
+
 /* Weights of different types side by side, as in a fused QKV. */
 static void linear_joins_outputs_of_several_weights(void **state) {
     (void)state;
@@ -164,6 +180,7 @@ static void linear_joins_outputs_of_several_weights(void **state) {
     assert_true(error_of(y, 147, x, K, 9, wide[0], NULL, 40, K) < 8e-3);
     assert_true(error_of(y + 40, 147, x, K, 9, wide[1], bias, 7, K) < 2e-6);
     assert_true(error_of(y + 47, 147, x, K, 9, wide[2], NULL, 100, K) < 2e-6);
+    check_parts(l, x, K, y);
     ty_linear_destroy(&l);
     for (int i = 0; i < 3; i++) {
         free(wide[i]);

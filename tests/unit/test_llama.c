@@ -127,8 +127,15 @@ static void refused(const toy_llama *t, ty_status want, const char *says) {
 static void create_refuses_what_it_would_run_wrongly(void **state) {
     (void)state;
     toy_llama t = toy_llama_default();
-    t.architecture = "mplug_owl2";
-    refused(&t, TY_EUNSUPPORTED, "mplug_owl2");
+    t.architecture = "qwen2";
+    refused(&t, TY_EUNSUPPORTED, "qwen2");
+    t = toy_llama_default();
+    t.architecture =
+        "mplug_owl2"; /* its 2 KV heads for 4 heads are what the reference cannot run */
+    refused(&t, TY_EUNSUPPORTED, "mplug_owl2.attention.head_count_kv is 2, only 4");
+    t = toy_llama_default();
+    t.extra = "blk.0.vis_attn_norm.weight";
+    refused(&t, TY_EUNSUPPORTED, "blk.0.vis_attn_norm.weight");
     t = toy_llama_default();
     t.extra = "blk.0.attn_q.bias";
     refused(&t, TY_EUNSUPPORTED, "blk.0.attn_q.bias");
