@@ -282,7 +282,7 @@ static void add_decode(bench *b, decoder *d, const char *group, int n, double by
 static void bench_decoder(bench *b, const char *type, int layers, double peak, double floor) {
     char dir[256], path[300], group[64], count[16];
     const char *args[] = {"--llm", "7b", "--vit", "none", "--layers", count, "--type", type, NULL};
-    decoder_options o = {.run = {.pool = b->pool}, .kv = TY_F32, .context = 1024};
+    decoder_options o = {.run = {.pool = b->pool}, .kv = TY_F32, .context = 1024, .prefix_mib = -1};
     decoder *d = NULL;
     ty_err err = {0};
     snprintf(count, sizeof count, "%d", layers);

@@ -22,6 +22,7 @@ struct decoder {
     ty_tokenizer *tokenizer;
     llama *model;
     kv_pool *kv;
+    prefix_index *prefix;
     char model_id[TY_MODEL_ID_SIZE];
     int context, max_rows, prefill_chunk;
     size_t max_queue;
@@ -38,7 +39,7 @@ struct decoder {
     llama_span *span; /* [max_rows] */
     task **owner;     /* [max_rows] whose logits come with span i; NULL: none */
 
-    int64_t tokens_out, prompt_rows_in, steps;
+    int64_t tokens_out, prompt_rows_in, prompt_rows_reused, steps;
 };
 
 /* ---- create, destroy ---- */
@@ -57,12 +58,21 @@ static size_t default_kv_bytes(const kv_shape *shape, int context) {
     return want > page ? want : page;
 }
 
+static int pages_to_keep(const decoder *d, int mib) {
+    int all = kv_pool_pages(d->kv);
+    if (mib <= 0) return mib < 0 ? 0 : all;
+    size_t n = ((size_t)mib << 20) / kv_page_bytes(kv_pool_shape(d->kv));
+    return n < (size_t)all ? (int)n : all;
+}
+
 static ty_status make_kv(decoder *d, const decoder_options *opt, ty_err *err) {
     const llama_dims *m = llama_get_dims(d->model);
     kv_shape shape = {
         .n_layer = m->n_layer, .n_kv_head = m->n_kv_head, .d = m->d_head, .dtype = opt->kv};
     size_t bytes = opt->kv_bytes ? opt->kv_bytes : default_kv_bytes(&shape, d->context);
-    return kv_pool_create(&d->kv, &shape, bytes, err);
+    ty_status st = kv_pool_create(&d->kv, &shape, bytes, err);
+    if (st != TY_OK) return st;
+    return prefix_create(&d->prefix, d->kv, pages_to_keep(d, opt->prefix_mib), err);
 }
 
 static ty_status make_buffers(decoder *d, ty_err *err) {
@@ -148,6 +158,7 @@ void decoder_destroy(decoder **dd) {
     free(d->logits);
     free(d->env.scratch);
     llama_destroy(&d->model);
+    prefix_destroy(&d->prefix);
     kv_pool_destroy(&d->kv);
     ty_tokenizer_destroy(&d->tokenizer);
     ty_gguf_close(&d->gguf);
@@ -229,6 +240,7 @@ static void sweep(decoder *d) {
         }
         d->live_rows -= t->s.num_beams;
         d->pages_reserved -= t->pages;
+        task_leave(t, d->prefix);
         task_destroy(&t, d->kv);
     }
     d->n_live = kept;
@@ -312,6 +324,10 @@ static batch gather(decoder *d) {
     for (int i = 0; i < d->n_live && b.prompt_rows < d->prefill_chunk; i++) {
         task *t = d->live[i];
         if (t->phase != TASK_PREFILL) continue;
+        if (t->n_done == 0) {
+            task_reuse(t, d->prefix);
+            d->prompt_rows_reused += t->n_cached;
+        }
         llama_span *s = d->span + b.n_span;
         task_prefill_span(t, d->prefill_chunk - b.prompt_rows, s);
         t->flops += llama_flops(d->model, s->seq->len, s->n, s->n_logits);
@@ -339,11 +355,12 @@ static void count_step(decoder *d, const batch *b) {
 static void close_if_done(decoder *d, task *t, ty_status st, bool done, const ty_err *err) {
     if (t->phase == TASK_CLOSED) return; /* cancelled by its own sink */
     if (st == TY_OK && !done) return;
-    task_release(t, d->kv);
-    if (st != TY_OK)
-        task_fail(t, st, err->text);
-    else
+    if (st == TY_OK) {
         task_succeed(t);
+        return;
+    }
+    task_release(t, d->kv); /* nothing of it is left to the index */
+    task_fail(t, st, err->text);
 }
 
 /* Hands each task its logits; spans of one task stand together. */
@@ -353,6 +370,7 @@ static void scatter(decoder *d, const batch *b) {
         task *t = d->owner[i];
         int n = 0, n_logits = 0;
         for (; i + n < b->n_span && d->owner[i + n] == t; n++) n_logits += d->span[i + n].n_logits;
+        if (t->phase == TASK_PREFILL) task_share_prompt(t, d->prefix);
         if (n_logits > 0 && t->phase != TASK_CLOSED) {
             ty_err err = {0};
             bool done = false;
@@ -366,8 +384,12 @@ static void scatter(decoder *d, const batch *b) {
     }
 }
 
+/* What their new pages hold is not known: nothing of them is left to the index. */
 static void fail_batch(decoder *d, const batch *b, ty_status st, const ty_err *err) {
-    for (int i = 0; i < b->n_span; i++) task_fail(d->owner[i], st, err->text);
+    for (int i = 0; i < b->n_span; i++) {
+        task_release(d->owner[i], d->kv);
+        task_fail(d->owner[i], st, err->text);
+    }
 }
 
 /* Requests for no tokens need no forward. */
@@ -405,8 +427,11 @@ void decoder_get_stats(const decoder *d, decoder_stats *s) {
                          .live_rows = d->live_rows,
                          .pages_total = kv_pool_pages(d->kv),
                          .pages_used = kv_pool_used(d->kv),
+                         .pages_cached = kv_pool_cached(d->kv),
+                         .pages_free = kv_pool_free(d->kv),
                          .tokens_out = d->tokens_out,
                          .prompt_rows_in = d->prompt_rows_in,
+                         .prompt_rows_reused = d->prompt_rows_reused,
                          .steps = d->steps};
 }
 

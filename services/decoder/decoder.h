@@ -5,7 +5,8 @@
  * through the model (prefill chunks of new requests and one row per live sequence or beam, together),
  * samples, and calls the requests' sinks.  One thread calls all functions of one decoder.
  *
- * KV lives in pages of fixed size, refcounted, copied on write: beams share their prefix.
+ * KV lives in pages of fixed size, refcounted, copied on write: beams share their prefix, and a prompt that
+ * begins like an earlier one goes on from the pages that it left (prefix.h).  The answer is that of a cold run.
  */
 #ifndef TY_DECODER_H
 #define TY_DECODER_H
@@ -23,6 +24,7 @@ typedef struct {
     int prefill_chunk; /* prompt rows in one step; 0 = 256 */
     size_t
         kv_bytes; /* memory for KV pages; 0 = room for 4 full contexts, at most a quarter of RAM */
+    int prefix_mib; /* of them, for pages kept for later prompts; 0 = all that no request needs, -1 = none */
     size_t max_queue; /* submitted, not yet started; 0 = 1024.  Over it: TY_EOVERLOAD */
 } decoder_options;
 
@@ -55,7 +57,8 @@ typedef struct {
     decoder_finish finish;
     int n_prompt;         /* spliced prompt rows, visual rows included */
     int n_visual;         /* of them visual */
-    int n_cached;         /* prompt rows whose KV was there already (0 until prefixes are reused) */
+    int n_cached;         /* prompt rows whose KV was there already */
+    int n_prefilled;      /* rows that were computed before the first token: the others */
     int n_token;          /* new tokens, the ending eos included */
     const int32_t *token; /* the new tokens; with beams, of the best one.  Borrowed for the call */
     double score;         /* beams: length-penalised score */
@@ -105,8 +108,11 @@ ty_status decoder_score(decoder *d, const decoder_request *r, int logits_rows, t
 /* For /metrics and leak checks. */
 typedef struct {
     int queued, live_requests, live_rows;
-    int pages_total, pages_used;
+    int pages_total, pages_used; /* used: by requests */
+    int pages_cached;            /* kept for later prompts, and free when they are needed */
+    int pages_free;              /* total = used + cached + free */
     int64_t tokens_out, prompt_rows_in, steps;
+    int64_t prompt_rows_reused; /* not in prompt_rows_in */
 } decoder_stats;
 void decoder_get_stats(const decoder *d, decoder_stats *s);
 

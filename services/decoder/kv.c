@@ -10,10 +10,13 @@ struct kv_pool {
     kv_shape shape;
     uint8_t *base; /* n_page pages, mapped, zero until touched */
     size_t page_bytes, map_bytes;
-    int n_page, n_used;
-    int *refs;  /* [n_page] users of each page */
+    int n_page, n_cached;
+    int *refs;  /* [n_page] users of each page, keeping it is one */
+    bool *kept; /* [n_page] */
     int *free_; /* stack of free pages */
     int n_free;
+    void (*reclaim)(void *ctx, int want);
+    void *reclaim_ctx;
 };
 
 static size_t tile_bytes(const kv_shape *s) {
@@ -33,7 +36,15 @@ int kv_pool_pages(const kv_pool *p) {
 }
 
 int kv_pool_used(const kv_pool *p) {
-    return p->n_used;
+    return p->n_page - p->n_free - p->n_cached;
+}
+
+int kv_pool_cached(const kv_pool *p) {
+    return p->n_cached;
+}
+
+int kv_pool_free(const kv_pool *p) {
+    return p->n_free;
 }
 
 const kv_shape *kv_pool_shape(const kv_pool *p) {
@@ -43,8 +54,10 @@ const kv_shape *kv_pool_shape(const kv_pool *p) {
 /* Page 0 is on top of the stack at first, so a lone sequence lies in order. */
 static ty_status make_lists(kv_pool *p, ty_err *err) {
     p->refs = calloc((size_t)p->n_page, sizeof(int));
+    p->kept = calloc((size_t)p->n_page, sizeof(bool));
     p->free_ = malloc((size_t)p->n_page * sizeof(int));
-    if (!p->refs || !p->free_) return ty_fail(err, TY_ENOMEM, "no memory for the KV page lists");
+    if (!p->refs || !p->kept || !p->free_)
+        return ty_fail(err, TY_ENOMEM, "no memory for the KV page lists");
     for (int i = 0; i < p->n_page; i++) p->free_[i] = p->n_page - 1 - i;
     p->n_free = p->n_page;
     return TY_OK;
@@ -93,24 +106,61 @@ void kv_pool_destroy(kv_pool **pp) {
     if (!p) return;
     if (p->base) munmap(p->base, p->map_bytes);
     free(p->refs);
+    free(p->kept);
     free(p->free_);
     free(p);
     *pp = NULL;
 }
 
+/* ---- users ---- */
+
+bool kv_page_idle(const kv_pool *p, int page) {
+    return p->kept[page] && p->refs[page] == 1;
+}
+
+void kv_pool_on_short(kv_pool *p, void (*reclaim)(void *ctx, int want), void *ctx) {
+    p->reclaim = reclaim;
+    p->reclaim_ctx = ctx;
+}
+
+/* Tries to have n free pages. */
+static bool have_free(kv_pool *p, int n) {
+    if (n > p->n_free && p->reclaim) p->reclaim(p->reclaim_ctx, n - p->n_free);
+    return n <= p->n_free;
+}
+
+/* There must be a free one. */
 static int take_page(kv_pool *p) {
-    if (p->n_free == 0) return -1;
     int page = p->free_[--p->n_free];
     p->refs[page] = 1;
-    p->n_used++;
     return page;
 }
 
-static void drop_page(kv_pool *p, int page) {
-    if (--p->refs[page] > 0) return;
-    p->free_[p->n_free++] = page;
-    p->n_used--;
+static void add_user(kv_pool *p, int page) {
+    p->n_cached -= kv_page_idle(p, page);
+    p->refs[page]++;
 }
+
+static void drop_page(kv_pool *p, int page) {
+    if (--p->refs[page] > 0) {
+        p->n_cached += kv_page_idle(p, page);
+        return;
+    }
+    p->free_[p->n_free++] = page;
+}
+
+void kv_page_keep(kv_pool *p, int page) {
+    p->refs[page]++;
+    p->kept[page] = true;
+}
+
+void kv_page_forget(kv_pool *p, int page) {
+    p->n_cached -= kv_page_idle(p, page);
+    p->kept[page] = false;
+    drop_page(p, page);
+}
+
+/* ---- tiles ---- */
 
 static uint8_t *page_base(const kv_pool *p, int page) {
     return p->base + (size_t)page * p->page_bytes;
@@ -148,7 +198,7 @@ static int last_is_shared(const kv_pool *p, const kv_seq *s) {
 ty_status kv_seq_grow(kv_pool *p, kv_seq *s, int new_len, ty_err *err) {
     if (new_len <= s->len) return TY_OK;
     int want = kv_pages_for(new_len), copy = last_is_shared(p, s);
-    if (want - s->n_page + copy > p->n_free)
+    if (!have_free(p, want - s->n_page + copy))
         return ty_fail(err, TY_ENOMEM, "the KV cache is full: %d pages wanted, %d of %d free",
                        want - s->n_page + copy, p->n_free, p->n_page);
     ty_status st = table_room(s, want, err);
@@ -170,7 +220,7 @@ ty_status kv_seq_fork(kv_pool *p, kv_seq *dst, const kv_seq *src, ty_err *err) {
     if (st != TY_OK) return st;
     for (int i = 0; i < src->n_page; i++) {
         copy.page[i] = src->page[i];
-        p->refs[src->page[i]]++;
+        add_user(p, src->page[i]);
     }
     copy.n_page = src->n_page;
     copy.len = src->len;
@@ -184,6 +234,40 @@ void kv_seq_clear(kv_pool *p, kv_seq *s) {
     free(s->page);
     *s = (kv_seq){0};
 }
+
+/* ---- kept pages in a sequence ---- */
+
+ty_status kv_seq_share(kv_pool *p, kv_seq *s, int page, ty_err *err) {
+    ty_status st = table_room(s, s->n_page + 1, err);
+    if (st != TY_OK) return st;
+    add_user(p, page);
+    s->page[s->n_page++] = page;
+    s->len += KV_PAGE;
+    return TY_OK;
+}
+
+ty_status kv_seq_copy(kv_pool *p, kv_seq *s, int page, int n, ty_err *err) {
+    ty_status st = table_room(s, s->n_page + 1, err);
+    if (st != TY_OK) return st;
+    add_user(p, page); /* so that it is not the one that gives way */
+    bool room = have_free(p, 1);
+    if (room) {
+        int own = take_page(p);
+        copy_positions(p, own, page, n);
+        s->page[s->n_page++] = own;
+        s->len += n;
+    }
+    drop_page(p, page);
+    return room ? TY_OK : ty_fail(err, TY_ENOMEM, "no free KV page for a copy");
+}
+
+void kv_seq_replace(kv_pool *p, kv_seq *s, int i, int page) {
+    add_user(p, page);
+    drop_page(p, s->page[i]);
+    s->page[i] = page;
+}
+
+/* ---- rows in ---- */
 
 static void put_row(const kv_pool *p, void *tile, int slot, const float *x) {
     size_t d = (size_t)p->shape.d;

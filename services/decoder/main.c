@@ -14,7 +14,7 @@
 static ty_stage_options opt;
 static struct {
     const char *visual, *logits, *kv;
-    int context, kv_mib, prefill_chunk;
+    int context, kv_mib, prefix_mib, prefill_chunk;
 } own;
 
 static const ty_option table[] = {
@@ -27,6 +27,10 @@ static const ty_option table[] = {
     TY_OPT_STR("kv", "TYTO_KV", own.kv, "f32", "TYPE", "type of the KV cache: f32 or f16"),
     TY_OPT_INT("kv-mib", "TYTO_KV_MIB", own.kv_mib, 0, 0, 1 << 24,
                "memory for the KV cache in MiB; 0 = four contexts, at most a quarter of the RAM"),
+    TY_OPT_INT(
+        "prefix-mib", "TYTO_PREFIX_MIB", own.prefix_mib, 0, -1, 1 << 24,
+        "of it, kept for prompts that begin like earlier ones, in MiB; 0 = all that no request "
+        "needs, -1 = none"),
     TY_OPT_INT("context", "TYTO_CONTEXT", own.context, 0, 0, 1 << 20,
                "positions a sequence may have; 0 = the model's own"),
     TY_OPT_INT("prefill-chunk", "TYTO_PREFILL_CHUNK", own.prefill_chunk, 0, 0, 1 << 16,
@@ -73,6 +77,7 @@ static ty_status run(ty_compute compute, ty_dtype kv, ty_err *err) {
                          .context = own.context,
                          .max_rows = opt.batch,
                          .prefill_chunk = own.prefill_chunk,
+                         .prefix_mib = own.prefix_mib,
                          .kv_bytes = (size_t)own.kv_mib << 20};
     ty_status st = ty_pool_create(&pool, opt.threads, err);
     o.run = (ty_run_options){.compute = compute, .pool = pool};

@@ -46,6 +46,21 @@ static ty_status fit_context(task *t, const task_env *env, int room, ty_err *err
     return TY_OK;
 }
 
+/* The keys of rows that splice_rows has filled. */
+static void make_keys(task *t, const splice_pictures *pic) {
+    for (int i = 0; i < t->prompt.n;) {
+        const float *v = t->row[i].visual;
+        /* A picture's rows stand together, from its first one on; each picture is hashed once. */
+        if (v) {
+            prefix_key_picture(v, pic->rows, pic->width, t->key + i);
+            i += pic->rows;
+        } else {
+            t->key[i] = prefix_key_token(t->row[i].id);
+            i++;
+        }
+    }
+}
+
 static ty_status make_rows(task *t, const task_env *env, const decoder_request *r,
                            int n_placeholder, ty_err *err) {
     splice_pictures pic = {.n = r->n_visual, .rows = r->visual_rows, .width = env->width};
@@ -56,11 +71,13 @@ static ty_status make_rows(task *t, const task_env *env, const decoder_request *
     st = check_visual(r->visual, n, err);
     if (st != TY_OK) return st;
     t->row = malloc((size_t)t->prompt.n * sizeof(*t->row));
+    t->key = malloc((size_t)t->prompt.n * sizeof(*t->key));
     t->visual = malloc((n ? n : 1) * sizeof(float));
-    if (!t->row || !t->visual) return ty_fail(err, TY_ENOMEM, "no memory for a prompt");
+    if (!t->row || !t->key || !t->visual) return ty_fail(err, TY_ENOMEM, "no memory for a prompt");
     if (n > 0) memcpy(t->visual, r->visual, n * sizeof(float));
     pic.data = t->visual;
     t->n_visual = splice_rows(t->prompt.id, t->prompt.n, &pic, t->row);
+    make_keys(t, &pic);
     return TY_OK;
 }
 
@@ -127,10 +144,35 @@ void task_destroy(task **tt, kv_pool *kv) {
     ty_ids_clear(&t->seen);
     free(t->visual);
     free(t->row);
+    free(t->key);
     ty_beam_destroy(&t->beam);
     answer_destroy(&t->answer);
     free(t);
     *tt = NULL;
+}
+
+/* ---- the prefix index ---- */
+
+void task_reuse(task *t, prefix_index *x) {
+    t->n_done = t->n_cached = prefix_match(x, t->key, t->prompt.n - 1, &t->seq[0]);
+}
+
+void task_share_prompt(task *t, prefix_index *x) {
+    prefix_insert(x, t->key, t->n_done / KV_PAGE * KV_PAGE, &t->seq[0]);
+}
+
+void task_leave(task *t, prefix_index *x) {
+    int n = t->seq[0].len;
+    /* Beams part ways behind the prompt, which is shared already. */
+    if (t->s.num_beams > 1 || n == 0) return;
+    if (n > t->prompt.n) {
+        prefix_key *key = realloc(t->key, (size_t)n * sizeof(*key));
+        if (!key) return; /* it is known as far as it was shared */
+        t->key = key;
+        for (int i = t->prompt.n; i < n; i++)
+            key[i] = prefix_key_token(t->seen.id[1 + i - t->prompt.n]);
+    }
+    prefix_insert(x, t->key, n, &t->seq[0]);
 }
 
 /* ---- what it wants computed ---- */
@@ -276,6 +318,8 @@ void task_succeed(task *t) {
     decoder_result r = {.finish = t->finish,
                         .n_prompt = t->prompt.n,
                         .n_visual = t->n_visual,
+                        .n_cached = t->n_cached,
+                        .n_prefilled = t->n_done - t->n_cached,
                         .n_token = t->seen.n - 1,
                         .token = t->seen.id + 1,
                         .score = t->score,

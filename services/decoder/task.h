@@ -10,6 +10,7 @@
 #include "services/decoder/answer.h"
 #include "services/decoder/decoder.h"
 #include "services/decoder/llama.h"
+#include "services/decoder/prefix.h"
 
 /* What a task needs to know of the decoder. */
 typedef struct {
@@ -30,12 +31,14 @@ struct task {
     decoder_sink sink;
     int64_t deadline_unix_us;
 
-    ty_ids prompt;  /* runs of -1 for pictures */
-    float *visual;  /* copy of the pictures' rows */
-    llama_row *row; /* [prompt.n] */
-    int n_visual;   /* rows that are visual */
-    int n_done;     /* prompt rows in the KV cache */
-    int pages;      /* most KV pages it can hold at once */
+    ty_ids prompt;   /* runs of -1 for pictures */
+    float *visual;   /* copy of the pictures' rows */
+    llama_row *row;  /* [prompt.n] */
+    prefix_key *key; /* [prompt.n] what each row is */
+    int n_visual;    /* rows that are visual */
+    int n_done;      /* prompt rows in the KV cache */
+    int n_cached;    /* of them found there */
+    int pages;       /* most KV pages it can hold at once */
 
     int n_live; /* sequences: 1, then num_beams */
     kv_seq seq[TY_BEAMS_MAX];
@@ -60,6 +63,13 @@ ty_status task_create(task **out, const task_env *env, const decoder_request *r,
 void task_destroy(task **t, kv_pool *kv);
 /* Gives its KV pages back. */
 void task_release(task *t, kv_pool *kv);
+
+/* The prefix index: finds the beginning of the prompt, before its first span; leaves there what is computed of
+ * the prompt so far (whole pages), or, before its pages are given back, all that is.  At least one row
+ * of a prompt is always computed, for its logits. */
+void task_reuse(task *t, prefix_index *x);
+void task_share_prompt(task *t, prefix_index *x);
+void task_leave(task *t, prefix_index *x);
 
 /* The next rows of the prompt (at most `most`), or the row of each live sequence, as spans (room for
  * num_beams).  Returns the number of spans. */
