@@ -2,108 +2,89 @@
  * conversation.h - conversations in Redis: turns, parameters, which stage models answered, and the bytes
  * of their pictures, which live as long as a conversation that shows them.
  *
- * Every operation is one script that Redis runs atomically, so any gateway may do it and a gateway that
- * dies in between leaves nothing half done.  A turn is begun (which takes the conversation's lease: a
- * second turn at the same time is refused with TY_EEXIST) and committed or abandoned with the same lease; a lease
- * whose owner died lapses by itself.  What commit acknowledged is in Redis' append-only file.
+ * A turn is begun, which takes the conversation's lease: a second turn at the same time is refused with
+ * TY_EEXIST.  It is committed or abandoned with the same lease; a lease that is not renewed lapses by itself, as that of a
+ * gateway that died.  What commit acknowledged is in Redis' append-only file.  Begin, renew, commit and abandon may be
+ * sent again when it is not known whether they arrived: the second time does nothing more.
  *
- * The module makes commands and reads replies; who sends them is the caller's choice: the gateway from its
- * event loop (hiredis async), tests and tools with ty_conversation_do.
- *
- * Keys, all under `tyto:`:
- *   conv:ID          hash    owner, model, created, updated (unix ms), version, turns (count), bytes, lease, lease_until
- *   conv:ID:turns    list    one JSON text per turn, as the caller made it
- *   conv:ID:pics     set     SHA-256 of its pictures
- *   pic:SHA          string  a picture file's bytes;   pic:SHA:refs  set of conversation ids
- *   owner:OWNER      zset    conversation ids by `updated`;  owner:OWNER:bytes  what they hold
- * All of a conversation's keys expire ttl_s after its last use, its pictures with the last that shows them.
+ * Keys, and how commands travel: script.h.  Pictures by themselves: picture.h.
  */
 #ifndef TY_STORE_CONVERSATION_H
 #define TY_STORE_CONVERSATION_H
 
-#include "common/store/redis.h"
+#include "common/store/script.h"
 
-#include <jansson.h>
-#include <stdint.h>
+#include <stdbool.h>
 
 enum { TY_CONVERSATION_ID = 40, TY_LEASE = 40 };
-
-typedef struct {
-    int64_t ttl_s;           /* after the last use */
-    int64_t owner_max_bytes; /* turns and pictures of one owner; 0 = no limit */
-    int64_t owner_max_count; /* conversations of one owner; 0 = no limit */
-} ty_conversation_policy;
-
-/* A command ready to send; arguments are owned. */
-typedef struct {
-    int argc;
-    char **argv;
-    size_t *len;
-} ty_store_command;
-void ty_store_command_clear(ty_store_command *c);
 
 /* "conv_" and 32 random hex digits; the same for a lease without the prefix. */
 ty_status ty_conversation_new_id(char id[TY_CONVERSATION_ID], ty_err *err);
 ty_status ty_conversation_new_lease(char lease[TY_LEASE], ty_err *err);
 /* Is it shaped like an id?  Others are refused before they reach Redis. */
-int ty_conversation_id_valid(const char *id);
+bool ty_conversation_id_valid(const char *id);
 
-/*
- * Begin a turn.  create: a new conversation under `id` (TY_EEXIST if it is there, TY_ELIMIT over the owner's
- * count), else an existing one of this owner (TY_ENOTFOUND).  Takes the lease for lease_ms.
- * Reply (ty_conversation_read): the conversation with all its turns.
- */
-ty_status ty_conversation_begin(ty_store_command *c, const char *id, const char *owner,
-                                const char *model, int create, const char *lease, int64_t lease_ms,
-                                const ty_conversation_policy *p, ty_err *err);
-/*
- * Commit: appends turns (JSON texts) and pictures, gives up the lease.  TY_ECANCELED when the lease was
- * lost; TY_ELIMIT over the owner's bytes (nothing is stored, the lease stays).  Reply: ty_conversation_read_version.
- */
 typedef struct {
     const char *sha256; /* 64 hex digits */
     const void *bytes;
     size_t size;
 } ty_conversation_picture;
-ty_status ty_conversation_commit(ty_store_command *c, const char *id, const char *owner,
-                                 const char *lease, const char *const *turns, int n_turn,
-                                 const ty_conversation_picture *pics, int n_pic,
-                                 const ty_conversation_policy *p, ty_err *err);
-/* Gives up the lease without a turn. */
-ty_status ty_conversation_abandon(ty_store_command *c, const char *id, const char *lease,
-                                  ty_err *err);
-/* One conversation with its turns; all of an owner's, newest first, without turns. */
-ty_status ty_conversation_get(ty_store_command *c, const char *id, const char *owner, ty_err *err);
-ty_status ty_conversation_list(ty_store_command *c, const char *owner, int first, int count,
-                               const ty_conversation_policy *p, ty_err *err);
-/* Removes it; pictures that no other conversation shows go with it. */
-ty_status ty_conversation_delete(ty_store_command *c, const char *id, const char *owner,
-                                 ty_err *err);
-/* A new conversation with the first n_turn turns of another (and their pictures, given as the SHA-256 in use). */
-ty_status ty_conversation_fork(ty_store_command *c, const char *id, const char *new_id,
-                               const char *owner, int n_turn, const char *model,
-                               const ty_conversation_policy *p, ty_err *err);
 
-/* Pictures by themselves: /v1/files.  put: kept ttl_s after the last use. */
-ty_status ty_picture_put(ty_store_command *c, const char *owner, const ty_conversation_picture *pic,
-                         const ty_conversation_policy *p, ty_err *err);
-/* Only what the owner put or shows in a conversation: TY_ENOTFOUND else.  ty_picture_read: borrowed bytes. */
-ty_status ty_picture_get(ty_store_command *c, const char *owner, const char *sha256,
-                         const ty_conversation_policy *p, ty_err *err);
-ty_status ty_picture_read(const redisReply *r, const char **bytes, size_t *size, ty_err *err);
+/* One turn, from begin to commit; everything is borrowed for the call. */
+typedef struct {
+    const char *id, *owner, *lease;
+    int64_t lease_ms;  /* begin, renew */
+    bool create;       /* begin: a new conversation */
+    const char *model; /* whose answer it is: the next turn's default */
+    const ty_conversation_picture
+        *pics; /* that the turn brings; begin looks at their sizes alone */
+    int n_pic;
+    const char *title;        /* commit: "" or the conversation's, when it has none yet */
+    const char *const *turns; /* commit: JSON texts, one a message */
+    int n_turn;
+} ty_conversation_turn;
 
 /*
- * Reads a reply of begin, get: {"id","owner","model","created","updated","version","turn_count","bytes",
- * "turns":[...]}; of list: an array of the same without turns.  Refusals become the statuses named above.
- * *out is a new reference.
+ * Begin a turn.  create: a new conversation (TY_EEXIST if it is there), else one of this owner
+ * (TY_ENOTFOUND).  TY_ELIMIT: the pictures would be over the owner's bytes, or a new one over his count.  A new
+ * conversation is seen by nobody, and goes with its lease, until its first commit.
+ * Reply (ty_conversation_read): the conversation with all its turns.
  */
-ty_status ty_conversation_read_list(const redisReply *r, json_t **out, ty_err *err);
-ty_status ty_conversation_read(const redisReply *r, json_t **out, ty_err *err);
-/* Of commit, abandon, delete, fork, picture put: the new version, or a count. */
-ty_status ty_conversation_read_version(const redisReply *r, int64_t *version, ty_err *err);
+ty_status ty_conversation_begin(ty_store_command *c, const ty_conversation_turn *t,
+                                const ty_store_policy *p, ty_err *err);
+/* The lease for lease_ms from now.  Reply (ty_store_read_done): TY_ECANCELED when it was lost. */
+ty_status ty_conversation_renew(ty_store_command *c, const ty_conversation_turn *t, ty_err *err);
+/*
+ * Commit: appends turns and pictures, gives up the lease.  TY_ECANCELED when the lease was lost; TY_ELIMIT over the
+ * owner's bytes or count (nothing is stored, the lease stays); TY_ENOTFOUND when it was deleted.  Reply
+ * (ty_store_read_done): the new version.
+ */
+ty_status ty_conversation_commit(ty_store_command *c, const ty_conversation_turn *t,
+                                 const ty_store_policy *p, ty_err *err);
+/* Gives up the lease without a turn. */
+ty_status ty_conversation_abandon(ty_store_command *c, const ty_conversation_turn *t, ty_err *err);
 
-/* Sends one command on a waiting connection; *reply is the caller's. */
-ty_status ty_conversation_do(ty_redis *r, const ty_store_command *c, redisReply **reply,
-                             ty_err *err);
+/* One conversation with its turns.  TY_ENOTFOUND. */
+ty_status ty_conversation_get(ty_store_command *c, const char *id, const char *owner, ty_err *err);
+/* An owner's, last used first, without turns: `count` of them behind the one called `after` ("": from the first).
+ * TY_ENOTFOUND: there is no `after`. */
+ty_status ty_conversation_list(ty_store_command *c, const char *owner, const char *after, int count,
+                               const ty_store_policy *p, ty_err *err);
+/* Removes it; pictures that nothing else shows go with it.  TY_ENOTFOUND. */
+ty_status ty_conversation_delete(ty_store_command *c, const char *id, const char *owner,
+                                 ty_err *err);
+/* A new conversation with the first n_turn turns of another and the pictures in them; model "": as before.
+ * TY_ENOTFOUND; TY_EINVAL: there are fewer turns; TY_ELIMIT. */
+ty_status ty_conversation_fork(ty_store_command *c, const char *id, const char *new_id,
+                               const char *owner, int n_turn, const char *model,
+                               const ty_store_policy *p, ty_err *err);
+
+/*
+ * Reads a reply of begin, get: {"id","owner","model","title","created","updated","version","turn_count","bytes",
+ * "turns":[...]}, times in unix ms; of list: an array of the same without turns.  Refusals become the statuses
+ * named above, and TY_EUNAVAILABLE when Redis cannot do it now.  *out is a new reference.
+ */
+ty_status ty_conversation_read(const redisReply *r, json_t **out, ty_err *err);
+ty_status ty_conversation_read_list(const redisReply *r, json_t **out, ty_err *err);
 
 #endif

@@ -2,6 +2,7 @@
 #include "tests/support/ty_test.h"
 
 #include "common/store/conversation.h"
+#include "common/store/picture.h"
 #include "common/store/token_cache.h"
 #include "tests/support/process.h"
 #include "tests/support/redis.h"
@@ -13,15 +14,14 @@
 
 static test_redis server;
 static ty_redis *redis;
-static const ty_conversation_policy policy = {
-    .ttl_s = 100, .owner_max_bytes = 1000, .owner_max_count = 3};
+static const ty_store_policy policy = {.ttl_s = 100, .owner_max_bytes = 1000, .owner_max_count = 3};
 
 /* Sends a command that was made and gives its reply. */
 static redisReply *send_command(ty_status made, ty_store_command *c) {
     ty_err err = {0};
     redisReply *reply = NULL;
     assert_int_equal(made, TY_OK);
-    ty_status st = ty_conversation_do(redis, c, &reply, &err);
+    ty_status st = ty_store_do(redis, c, &reply, &err);
     if (st != TY_OK) fail_msg("%s", err.text);
     ty_store_command_clear(c);
     return reply;
@@ -31,8 +31,13 @@ static ty_status begin(const char *id, const char *owner, int create, const char
                        int64_t lease_ms, json_t **conv) {
     ty_store_command c;
     json_t *got = NULL;
-    redisReply *r = send_command(
-        ty_conversation_begin(&c, id, owner, "owl", create, lease, lease_ms, &policy, NULL), &c);
+    ty_conversation_turn t = {.id = id,
+                              .owner = owner,
+                              .lease = lease,
+                              .lease_ms = lease_ms,
+                              .create = create,
+                              .model = "owl"};
+    redisReply *r = send_command(ty_conversation_begin(&c, &t, &policy, NULL), &c);
     ty_status st = ty_conversation_read(r, &got, NULL);
     freeReplyObject(r);
     if (conv)
@@ -47,11 +52,18 @@ static ty_status commit(const char *id, const char *owner, const char *lease, co
     ty_store_command c;
     char bytes[2048] = {1, 2, 3};
     ty_conversation_picture pic = {sha, bytes, size};
+    ty_conversation_turn t = {.id = id,
+                              .owner = owner,
+                              .lease = lease,
+                              .model = "owl2",
+                              .title = "A title",
+                              .turns = &turn,
+                              .n_turn = 1,
+                              .pics = &pic,
+                              .n_pic = sha ? 1 : 0};
     int64_t version = 0;
-    redisReply *r = send_command(
-        ty_conversation_commit(&c, id, owner, lease, &turn, 1, &pic, sha ? 1 : 0, &policy, NULL),
-        &c);
-    ty_status st = ty_conversation_read_version(r, &version, NULL);
+    redisReply *r = send_command(ty_conversation_commit(&c, &t, &policy, NULL), &c);
+    ty_status st = ty_store_read_done(r, &version, NULL);
     freeReplyObject(r);
     if (st == TY_OK) assert_true(version > 0);
     return st;
@@ -60,7 +72,7 @@ static ty_status commit(const char *id, const char *owner, const char *lease, co
 static ty_status simple(ty_status made, ty_store_command *c) {
     int64_t v;
     redisReply *r = send_command(made, c);
-    ty_status st = ty_conversation_read_version(r, &v, NULL);
+    ty_status st = ty_store_read_done(r, &v, NULL);
     freeReplyObject(r);
     return st;
 }
@@ -100,6 +112,8 @@ static void conversation_keeps_turns_and_pictures(void **state) {
     json_t *turn = json_array_get(json_object_get(conv, "turns"), 0);
     assert_string_equal(json_string_value(json_object_get(turn, "text")), "one");
     assert_int_equal(json_integer_value(json_object_get(conv, "version")), 1);
+    assert_string_equal(json_string_value(json_object_get(conv, "model")), "owl2");
+    assert_string_equal(json_string_value(json_object_get(conv, "title")), "A title");
     json_decref(conv);
     assert_int_equal(picture("ann", "aa"), TY_OK);
     assert_int_equal(picture("bob", "aa"), TY_ENOTFOUND);
@@ -127,9 +141,10 @@ static void conversation_abandoned_at_birth_is_gone(void **state) {
     (void)state;
     char id[TY_CONVERSATION_ID];
     ty_store_command c;
+    ty_conversation_turn t = {.id = id, .owner = "ann", .lease = "l1", .lease_ms = 10000};
     ty_conversation_new_id(id, NULL);
     assert_int_equal(begin(id, "ann", 1, "l1", 10000, NULL), TY_OK);
-    assert_int_equal(simple(ty_conversation_abandon(&c, id, "l1", NULL), &c), TY_OK);
+    assert_int_equal(simple(ty_conversation_abandon(&c, &t, NULL), &c), TY_OK);
     assert_int_equal(turn_count(id, "ann"), -1);
 }
 
@@ -143,13 +158,13 @@ static void conversation_quotas_hold(void **state) {
         assert_int_equal(st, i < 3 ? TY_OK : TY_ELIMIT);
         if (i < 3) assert_int_equal(commit(id[i], "ann", "l", "{}", NULL, 0), TY_OK);
     }
-    assert_int_equal(begin(id[0], "ann", 0, "l", 10000, NULL), TY_OK);
-    assert_int_equal(commit(id[0], "ann", "l", "{}", "bb", 1001), TY_ELIMIT);
-    assert_int_equal(commit(id[0], "ann", "l", "{}", "bb", 900), TY_OK);
-    assert_int_equal(begin(id[1], "ann", 0, "l", 10000, NULL), TY_OK);
-    assert_int_equal(commit(id[1], "ann", "l", "{}", "cc", 900), TY_ELIMIT);
+    assert_int_equal(begin(id[0], "ann", 0, "m", 10000, NULL), TY_OK);
+    assert_int_equal(commit(id[0], "ann", "m", "{}", "bb", 1001), TY_ELIMIT);
+    assert_int_equal(commit(id[0], "ann", "m", "{}", "bb", 900), TY_OK);
+    assert_int_equal(begin(id[1], "ann", 0, "m", 10000, NULL), TY_OK);
+    assert_int_equal(commit(id[1], "ann", "m", "{}", "cc", 900), TY_ELIMIT);
     assert_int_equal(simple(ty_conversation_delete(&c, id[0], "ann", NULL), &c), TY_OK);
-    assert_int_equal(commit(id[1], "ann", "l", "{}", "cc", 900), TY_OK);
+    assert_int_equal(commit(id[1], "ann", "m", "{}", "cc", 900), TY_OK);
     assert_int_equal(picture("ann", "bb"), TY_ENOTFOUND);
 }
 
@@ -159,10 +174,10 @@ static void conversation_fork_shares_pictures_until_both_are_gone(void **state) 
     ty_store_command c;
     ty_conversation_new_id(id, NULL);
     ty_conversation_new_id(copy, NULL);
-    assert_int_equal(begin(id, "ann", 1, "l", 10000, NULL), TY_OK);
-    assert_int_equal(commit(id, "ann", "l", "{\"n\":1}", "aa", 3), TY_OK);
-    assert_int_equal(begin(id, "ann", 0, "l", 10000, NULL), TY_OK);
-    assert_int_equal(commit(id, "ann", "l", "{\"n\":2}", NULL, 0), TY_OK);
+    assert_int_equal(begin(id, "ann", 1, "l1", 10000, NULL), TY_OK);
+    assert_int_equal(commit(id, "ann", "l1", "{\"file_id\":\"aa\"}", "aa", 3), TY_OK);
+    assert_int_equal(begin(id, "ann", 0, "l2", 10000, NULL), TY_OK);
+    assert_int_equal(commit(id, "ann", "l2", "{\"file_id\":\"bb\"}", "bb", 3), TY_OK);
     assert_int_equal(simple(ty_conversation_fork(&c, id, copy, "ann", 3, "", &policy, NULL), &c),
                      TY_EINVAL);
     assert_int_equal(simple(ty_conversation_fork(&c, id, copy, "bob", 1, "", &policy, NULL), &c),
@@ -172,8 +187,34 @@ static void conversation_fork_shares_pictures_until_both_are_gone(void **state) 
     assert_int_equal(turn_count(copy, "ann"), 1);
     assert_int_equal(simple(ty_conversation_delete(&c, id, "ann", NULL), &c), TY_OK);
     assert_int_equal(picture("ann", "aa"), TY_OK);
+    assert_int_equal(picture("ann", "bb"), TY_ENOTFOUND); /* the fork's turns do not show it */
     assert_int_equal(simple(ty_conversation_delete(&c, copy, "ann", NULL), &c), TY_OK);
     assert_int_equal(picture("ann", "aa"), TY_ENOTFOUND);
+}
+
+/* A lease is renewed while the turn goes on; what is sent twice is done once. */
+static void conversation_steps_may_come_twice(void **state) {
+    (void)state;
+    char id[TY_CONVERSATION_ID];
+    ty_store_command c;
+    ty_conversation_turn t = {.id = id, .owner = "ann", .lease = "l1", .lease_ms = 10000};
+    ty_conversation_new_id(id, NULL);
+    assert_int_equal(begin(id, "ann", 1, "l1", 200, NULL), TY_OK);
+    assert_int_equal(begin(id, "ann", 1, "l1", 200, NULL), TY_OK);
+    assert_int_equal(simple(ty_conversation_renew(&c, &t, NULL), &c), TY_OK);
+    nanosleep(&(struct timespec){.tv_nsec = 250000000}, NULL);
+    assert_int_equal(commit(id, "ann", "l1", "{}", "aa", 3), TY_OK);
+    assert_int_equal(commit(id, "ann", "l1", "{}", "aa", 3), TY_OK);
+    assert_int_equal(turn_count(id, "ann"), 1);
+    assert_int_equal(simple(ty_conversation_renew(&c, &t, NULL), &c), TY_ECANCELED);
+    assert_int_equal(simple(ty_conversation_abandon(&c, &t, NULL), &c), TY_OK);
+    assert_int_equal(turn_count(id, "ann"), 1);
+    /* a new one whose gateway died before its first commit is no conversation */
+    ty_conversation_new_id(id, NULL);
+    assert_int_equal(begin(id, "ann", 1, "l2", 30, NULL), TY_OK);
+    nanosleep(&(struct timespec){.tv_nsec = 60000000}, NULL);
+    assert_int_equal(turn_count(id, "ann"), -1);
+    assert_int_equal(commit(id, "ann", "l2", "{}", NULL, 0), TY_ENOTFOUND);
 }
 
 static void conversation_list_is_the_owner_s_newest_first(void **state) {
@@ -187,12 +228,21 @@ static void conversation_list_is_the_owner_s_newest_first(void **state) {
         nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
         assert_int_equal(commit(id[i], "ann", "l", "{}", NULL, 0), TY_OK);
     }
-    redisReply *r = send_command(ty_conversation_list(&c, "ann", 0, 10, &policy, NULL), &c);
+    redisReply *r = send_command(ty_conversation_list(&c, "ann", "", 10, &policy, NULL), &c);
     assert_int_equal(ty_conversation_read_list(r, &list, NULL), TY_OK);
     freeReplyObject(r);
     assert_int_equal(json_array_size(list), 2);
     assert_string_equal(json_string_value(json_object_get(json_array_get(list, 0), "id")), id[1]);
     json_decref(list);
+    r = send_command(ty_conversation_list(&c, "ann", id[1], 1, &policy, NULL), &c);
+    assert_int_equal(ty_conversation_read_list(r, &list, NULL), TY_OK);
+    freeReplyObject(r);
+    assert_int_equal(json_array_size(list), 1);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(list, 0), "id")), id[0]);
+    json_decref(list);
+    r = send_command(ty_conversation_list(&c, "ann", "conv_none", 1, &policy, NULL), &c);
+    assert_int_equal(ty_conversation_read_list(r, &list, NULL), TY_ENOTFOUND);
+    freeReplyObject(r);
 }
 
 static void conversation_survives_kill_of_redis(void **state) {
@@ -206,7 +256,7 @@ static void conversation_survives_kill_of_redis(void **state) {
     redisReply *reply;
     ty_err err;
     assert_int_equal(ty_conversation_get(&c, id, "ann", NULL), TY_OK);
-    ty_status st = ty_conversation_do(redis, &c, &reply, &err);
+    ty_status st = ty_store_do(redis, &c, &reply, &err);
     assert_true(st == TY_EIO || st == TY_EUNAVAILABLE);
     ty_store_command_clear(&c);
     test_redis_start(&server, server.dir, 1);
@@ -215,13 +265,56 @@ static void conversation_survives_kill_of_redis(void **state) {
     assert_int_equal(picture("ann", "aa"), TY_OK);
 }
 
+static ty_status put(const char *owner, const char *sha, size_t size) {
+    ty_store_command c;
+    char bytes[2048] = {1, 2, 3};
+    json_t *file = NULL;
+    ty_picture_file f = {sha, "owl.jpg", "vision", bytes, size};
+    redisReply *r = send_command(ty_picture_put(&c, owner, &f, &policy, NULL), &c);
+    ty_status st = ty_picture_read_file(r, &file, NULL);
+    freeReplyObject(r);
+    if (st == TY_OK) {
+        assert_string_equal(json_string_value(json_object_get(file, "name")), "owl.jpg");
+        assert_int_equal(json_integer_value(json_object_get(file, "bytes")), size);
+        json_decref(file);
+    }
+    return st;
+}
+
+static size_t count_files(const char *owner) {
+    ty_store_command c;
+    json_t *list = NULL;
+    redisReply *r = send_command(ty_picture_list(&c, owner, "", 10, &policy, NULL), &c);
+    assert_int_equal(ty_picture_read_list(r, &list, NULL), TY_OK);
+    freeReplyObject(r);
+    size_t n = json_array_size(list);
+    json_decref(list);
+    return n;
+}
+
 static void file_is_its_owner_s(void **state) {
     (void)state;
     ty_store_command c;
-    ty_conversation_picture pic = {"dd", "\1\2\3", 3};
-    assert_int_equal(simple(ty_picture_put(&c, "ann", &pic, &policy, NULL), &c), TY_OK);
+    assert_int_equal(put("ann", "dd", 600), TY_OK);
+    assert_int_equal(put("ann", "dd", 600), TY_OK); /* counted once */
+    assert_int_equal(put("ann", "ee", 500), TY_ELIMIT);
     assert_int_equal(picture("ann", "dd"), TY_OK);
     assert_int_equal(picture("bob", "dd"), TY_ENOTFOUND);
+    assert_int_equal(count_files("ann"), 1);
+    assert_int_equal(count_files("bob"), 0);
+    assert_int_equal(simple(ty_picture_delete(&c, "bob", "dd", NULL), &c), TY_ENOTFOUND);
+    /* a conversation that shows it keeps it */
+    char id[TY_CONVERSATION_ID];
+    ty_conversation_new_id(id, NULL);
+    assert_int_equal(begin(id, "ann", 1, "l", 10000, NULL), TY_OK);
+    assert_int_equal(commit(id, "ann", "l", "{}", "dd", 300), TY_OK);
+    assert_int_equal(simple(ty_picture_delete(&c, "ann", "dd", NULL), &c), TY_OK);
+    assert_int_equal(count_files("ann"), 0);
+    assert_int_equal(picture("ann", "dd"), TY_OK);
+    assert_int_equal(put("ann", "ee", 500), TY_OK);
+    assert_int_equal(simple(ty_conversation_delete(&c, id, "ann", NULL), &c), TY_OK);
+    assert_int_equal(picture("ann", "dd"), TY_ENOTFOUND);
+    assert_int_equal(picture("ann", "ee"), TY_OK);
 }
 
 static void cache_gives_back_the_bytes_or_nothing(void **state) {
@@ -320,6 +413,7 @@ int main(void) {
         cmocka_unit_test_setup(conversation_abandoned_at_birth_is_gone, empty),
         cmocka_unit_test_setup(conversation_quotas_hold, empty),
         cmocka_unit_test_setup(conversation_fork_shares_pictures_until_both_are_gone, empty),
+        cmocka_unit_test_setup(conversation_steps_may_come_twice, empty),
         cmocka_unit_test_setup(conversation_list_is_the_owner_s_newest_first, empty),
         cmocka_unit_test_setup(conversation_survives_kill_of_redis, empty),
         cmocka_unit_test_setup(file_is_its_owner_s, empty),
