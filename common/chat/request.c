@@ -16,9 +16,10 @@ bool ty_chat_template_known(const char *name) {
 }
 
 ty_status ty_chat_request_init(ty_chat_request *r) {
-    *r = (ty_chat_request){.template_name = strdup("readme"), .model = strdup("")};
+    *r = (ty_chat_request){
+        .template_name = strdup("readme"), .model = strdup(""), .conversation = strdup("")};
     ty_sampling_default(&r->sampling);
-    if (r->template_name && r->model) return TY_OK;
+    if (r->template_name && r->model && r->conversation) return TY_OK;
     ty_chat_request_clear(r);
     return TY_ENOMEM;
 }
@@ -32,6 +33,7 @@ void ty_chat_request_clear(ty_chat_request *r) {
     free(r->prompt);
     free(r->template_name);
     free(r->model);
+    free(r->conversation);
     *r = (ty_chat_request){0};
 }
 
@@ -55,7 +57,7 @@ static ty_status add_part(ty_chat_request *r, bool is_image, const char *text, s
     if (!p) return ty_fail(err, TY_ENOMEM, "out of memory");
     turn->part = p;
     p += turn->n_part;
-    *p = (ty_part){is_image, NULL};
+    *p = (ty_part){.is_image = is_image};
     if (text && !(p->text = strndup(text, len))) return ty_fail(err, TY_ENOMEM, "out of memory");
     turn->n_part++;
     return TY_OK;
@@ -71,6 +73,14 @@ ty_status ty_chat_add_image(ty_chat_request *r, const char *url, ty_err *err) {
     if (ty_chat_request_images(r) >= TY_CHAT_IMAGES_MAX)
         return ty_fail(err, TY_ELIMIT, "more than %d pictures", TY_CHAT_IMAGES_MAX);
     return add_part(r, true, url, url ? strlen(url) : 0, err);
+}
+
+ty_status ty_chat_add_file(ty_chat_request *r, const char *id, ty_err *err) {
+    ty_status st = ty_chat_add_image(r, id, err);
+    if (st != TY_OK) return st;
+    ty_turn *t = &r->turn[r->n_turn - 1];
+    t->part[t->n_part - 1].is_file = true;
+    return TY_OK;
 }
 
 static int count_placeholders(const char *text) {

@@ -16,8 +16,9 @@ const char *ty_role_name(ty_role r); /* "system" "user" "assistant" */
 
 typedef struct {
     bool is_image;
-    /* Text part: UTF-8.  Picture part: its URL ("data:image/jpeg;base64,..."), or NULL when pictures
-     * come by another way (--visual, --image); order is what counts. */
+    bool is_file; /* a picture by its file's id */
+    /* Text part: UTF-8.  Picture part: its URL ("data:image/jpeg;base64,..."), its file's id, or NULL when
+     * pictures come by another way (--visual, --image); order is what counts. */
     char *text;
 } ty_part;
 
@@ -30,9 +31,11 @@ typedef struct {
 typedef struct {
     ty_turn *turn; /* used when prompt is NULL */
     int n_turn;
+    int n_stored; /* how many of them, from the first, were the conversation's already */
     char *prompt; /* verbatim prompt, placeholders "<image>" included; NULL = use the turns */
     char *template_name; /* "readme" (default) | "serve" */
     char *model;         /* "" when absent */
+    char *conversation;  /* "new", an id, or "": the request stands for itself */
     bool stream, include_usage;
     ty_sampling sampling;
 } ty_chat_request;
@@ -48,11 +51,20 @@ enum {
  * `messages`.  Every field that is not known, not supported, or out of range fails with TY_EINVAL or TY_EUNSUPPORTED; then `param` (size param_size, may be NULL) holds
  * the field's path, e.g. "messages[0].content[1].image_url".  null means absent.  Accepted without
  * effect because their only allowed value is the default: n = 1, stream_options, user, metadata...
- * (docs/protocol.md lists them).  Picture parts: {"type":"image_url","image_url":{"url":...}} and, offline,
- * {"type":"image"}.
+ * (docs/protocol.md lists them).  Picture parts: {"type":"image_url","image_url":{"url":...}}, strict also
+ * {"type":"image_file","image_file":{"file_id":...}}, and offline {"type":"image"}.
  */
 ty_status ty_chat_request_parse(ty_chat_request *out, const char *json, size_t len, bool strict,
                                 char *param, size_t param_size, ty_err *err);
+/*
+ * The same for a turn of a conversation (strict).  turns: JSON array of what ty_chat_turn_json (history.h) made, put
+ * in front of the request's own; params: object of ty_chat_params_json, which holds where the body says nothing.
+ * Both are trusted; a failure's path is always the body's, or "conversation".
+ */
+struct json_t;
+ty_status ty_chat_request_parse_turn(ty_chat_request *out, const char *json, size_t len,
+                                     const struct json_t *turns, const struct json_t *params,
+                                     char *param, size_t param_size, ty_err *err);
 /* "readme" or "serve". */
 bool ty_chat_template_known(const char *name);
 /* Turns that a template can render: there is a user turn, the last one (system turns apart) is one,
@@ -67,6 +79,7 @@ ty_status ty_chat_request_init(ty_chat_request *r);
 ty_status ty_chat_add_turn(ty_chat_request *r, ty_role role, ty_err *err);
 ty_status ty_chat_add_text(ty_chat_request *r, const char *text, size_t len, ty_err *err);
 ty_status ty_chat_add_image(ty_chat_request *r, const char *url, ty_err *err);
+ty_status ty_chat_add_file(ty_chat_request *r, const char *id, ty_err *err);
 void ty_chat_request_clear(ty_chat_request *r);
 
 #endif

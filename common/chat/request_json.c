@@ -18,11 +18,12 @@
 typedef struct {
     ty_chat_request *r;
     bool strict;
-    bool has_messages, has_temperature, has_early_stopping, has_stream_options;
-    int do_sample;        /* -1 absent */
-    int64_t max_tokens;   /* -1 absent */
-    const char *max_name; /* which of its names gave it */
-    char path[256];       /* of the value at hand */
+    bool has_messages, has_temperature, has_num_beams, has_early_stopping, has_stream_options;
+    bool beams_are_stored; /* early_stopping and num_beams come from an earlier turn */
+    int do_sample;         /* -1 absent */
+    int64_t max_tokens;    /* -1 absent */
+    const char *max_name;  /* which of its names gave it */
+    char path[256];        /* of the value at hand */
     ty_err *err;
 } reader;
 
@@ -173,6 +174,24 @@ static ty_status read_image_url(reader *c, const json_t *v) {
     return st;
 }
 
+static ty_status read_image_file(reader *c, const json_t *v) {
+    size_t level = enter(c, ".image_file");
+    if (!json_is_object(v)) return bad(c, TY_EINVAL, "must be an object with a file_id");
+    const char *key, *id = json_string_value(json_object_get(v, "file_id"));
+    json_t *value;
+    json_object_foreach((json_t *)v, key, value) {
+        if (strcmp(key, "file_id") == 0 || json_is_null(value)) continue;
+        enter_key(c, key);
+        return bad(c, TY_EUNSUPPORTED, "is not a known field");
+    }
+    enter(c, ".file_id");
+    if (!id || strlen(id) != 64 || strspn(id, "0123456789abcdef") != 64)
+        return bad(c, TY_EINVAL, "must be an id that POST /v1/files gave: 64 hex digits");
+    ty_status st = ty_chat_add_file(c->r, id, c->err);
+    if (st == TY_OK) c->path[level] = '\0';
+    return st;
+}
+
 static ty_status read_text_part(reader *c, const json_t *v) {
     size_t level = enter(c, ".text");
     if (!json_is_string(v)) return bad(c, TY_EINVAL, "must be a string");
@@ -204,14 +223,18 @@ static ty_status read_part(reader *c, const json_t *v) {
         st = only_keys(c, v, "image_url");
         return st == TY_OK ? read_image_url(c, json_object_get(v, "image_url")) : st;
     }
+    if (type && strcmp(type, "image_file") == 0 && c->strict) {
+        st = only_keys(c, v, "image_file");
+        return st == TY_OK ? read_image_file(c, json_object_get(v, "image_file")) : st;
+    }
     if (type && strcmp(type, "image") == 0 && !c->strict) {
         st = only_keys(c, v, "");
         return st == TY_OK ? ty_chat_add_image(c->r, NULL, c->err) : st;
     }
     enter(c, ".type");
     if (!type) return bad(c, TY_EINVAL, "must be \"text\" or \"image_url\"");
-    return bad(c, TY_EUNSUPPORTED, "is \"%s\"; supported are \"text\" and \"image_url\"",
-               show(type).text);
+    return bad(c, TY_EUNSUPPORTED, "is \"%s\"; supported are \"text\" and \"image_url\"%s",
+               show(type).text, c->strict ? " and \"image_file\"" : "");
 }
 
 static ty_status read_content(reader *c, const json_t *v) {
@@ -292,6 +315,14 @@ static ty_status read_prompt(reader *c, const json_t *v) {
     return get_text(c, v, &c->r->prompt);
 }
 
+static ty_status read_conversation(reader *c, const json_t *v) {
+    if (!c->strict) return bad(c, TY_EUNSUPPORTED, "is not supported here: send all messages");
+    ty_status st = get_text(c, v, &c->r->conversation);
+    if (st == TY_OK && !*c->r->conversation)
+        return bad(c, TY_EINVAL, "must be \"new\" or a conversation's id");
+    return st;
+}
+
 static ty_status read_template(reader *c, const json_t *v) {
     ty_status st = get_text(c, v, &c->r->template_name);
     if (st == TY_OK && !ty_chat_template_known(c->r->template_name))
@@ -325,6 +356,7 @@ static ty_status read_no_repeat_ngram_size(reader *c, const json_t *v) {
     return get_small(c, v, &c->r->sampling.no_repeat_ngram_size);
 }
 static ty_status read_num_beams(reader *c, const json_t *v) {
+    c->has_num_beams = true;
     return get_small(c, v, &c->r->sampling.num_beams);
 }
 static ty_status read_length_penalty(reader *c, const json_t *v) {
@@ -396,6 +428,7 @@ static ty_status add_stop(reader *c, const json_t *v) {
 }
 
 static ty_status read_stop(reader *c, const json_t *v) {
+    c->r->sampling.n_stop = 0;
     if (json_is_string(v)) return add_stop(c, v);
     if (!json_is_array(v)) return bad(c, TY_EINVAL, "must be a string or an array of strings");
     if (json_array_size(v) > TY_STOP_MAX)
@@ -467,6 +500,7 @@ static const field fields[] = {
     {"model", read_model},
     {"messages", read_messages},
     {"prompt", read_prompt},
+    {"conversation", read_conversation},
     {"template", read_template},
     {"max_tokens", read_max_tokens},
     {"max_completion_tokens", read_max_completion_tokens},
@@ -529,9 +563,10 @@ static ty_status settle_sampling(reader *c) {
         enter(c, "temperature");
         return bad(c, TY_EINVAL, "is 0, but do_sample is true");
     }
-    if (c->do_sample == 1 && !c->has_temperature) s->temperature = 1;
+    if (c->do_sample == 1 && !c->has_temperature && s->temperature <= 0) s->temperature = 1;
     if (c->do_sample == 0) s->temperature = 0;
-    if (!c->has_early_stopping) s->early_stopping = s->num_beams > 1;
+    bool kept = c->beams_are_stored && !c->has_num_beams;
+    if (!c->has_early_stopping && !kept) s->early_stopping = s->num_beams > 1;
     return TY_OK;
 }
 
@@ -547,14 +582,19 @@ static ty_status settle_turns(reader *c) {
     int turn = -1;
     ty_status st = ty_chat_request_check(c->r, &turn, c->err);
     if (st == TY_OK) return st;
-    enter(c, "messages");
-    if (turn >= 0) enter(c, "[%d].content", turn);
+    if (turn >= 0 && turn < c->r->n_stored) {
+        enter(c, "conversation");
+    } else {
+        enter(c, "messages");
+        if (turn >= 0) enter(c, "[%d].content", turn - c->r->n_stored);
+    }
     ty_err_context(c->err, "%s", c->path);
     return st;
 }
 
 static ty_status settle(reader *c) {
-    if (c->strict && !*c->r->model) {
+    bool goes_on = *c->r->conversation && strcmp(c->r->conversation, "new") != 0;
+    if (c->strict && !*c->r->model && !goes_on) {
         enter(c, "model");
         return bad(c, TY_EINVAL, "is missing: name one of those that GET /v1/models lists");
     }
@@ -566,26 +606,65 @@ static ty_status settle(reader *c) {
     return st == TY_OK ? settle_sampling(c) : st;
 }
 
-ty_status ty_chat_request_parse(ty_chat_request *out, const char *json, size_t len, bool strict,
-                                char *param, size_t param_size, ty_err *err) {
+/* What the conversation brings: afterwards the reader is as before the first field, but its values are others. */
+static ty_status read_stored(reader *c, const json_t *turns, const json_t *params) {
+    ty_status st = params ? read_object(c, params, fields) : TY_OK;
+    c->beams_are_stored = c->has_num_beams && c->has_early_stopping;
+    c->has_temperature = c->has_num_beams = c->has_early_stopping = false;
+    c->max_tokens = -1;
+    for (size_t i = 0; st == TY_OK && i < json_array_size(turns); i++) {
+        const json_t *t = json_array_get(turns, i);
+        ty_role role = TY_ROLE_USER;
+        st = read_role(c, json_object_get(t, "role"), &role);
+        if (st == TY_OK) st = ty_chat_add_turn(c->r, role, c->err);
+        if (st == TY_OK) st = read_content(c, json_object_get(t, "content"));
+    }
+    c->r->n_stored = c->r->n_turn;
+    if (st != TY_OK) snprintf(c->path, sizeof c->path, "conversation");
+    return st;
+}
+
+static ty_status parse(reader *c, const char *json, size_t len, const json_t *turns,
+                       const json_t *params) {
     json_error_t where;
-    reader c = {.r = out, .strict = strict, .do_sample = -1, .max_tokens = -1, .err = err};
-    c.max_name = "max_tokens";
-    json_t *body = NULL;
-    if (param_size) param[0] = '\0';
-    ty_status st = ty_chat_request_init(out);
-    if (st != TY_OK) return ty_fail(err, st, "out of memory");
-    body = json_loadb(json, len, JSON_REJECT_DUPLICATES, &where);
+    c->max_name = "max_tokens";
+    c->do_sample = -1;
+    c->max_tokens = -1;
+    ty_status st = read_stored(c, turns, params);
+    if (st != TY_OK) return st;
+    json_t *body = json_loadb(json, len, JSON_REJECT_DUPLICATES, &where);
     if (!body)
-        st = ty_fail(err, TY_EFORMAT, "the body is not valid JSON: line %d column %d: %s",
+        st = ty_fail(c->err, TY_EFORMAT, "the body is not valid JSON: line %d column %d: %s",
                      where.line, where.column, where.text);
     else if (!json_is_object(body))
-        st = ty_fail(err, TY_EFORMAT, "the body must be a JSON object");
-    if (st == TY_OK) st = read_object(&c, body, fields);
-    if (st == TY_OK) st = settle(&c);
+        st = ty_fail(c->err, TY_EFORMAT, "the body must be a JSON object");
+    if (st == TY_OK) st = read_object(c, body, fields);
+    if (st == TY_OK) st = settle(c);
     json_decref(body);
-    if (st == TY_OK) return st;
-    if (param_size) snprintf(param, param_size, "%s", c.path);
-    ty_chat_request_clear(out);
     return st;
+}
+
+static ty_status parse_into(reader *c, const char *json, size_t len, const json_t *turns,
+                            const json_t *params, char *param, size_t param_size) {
+    if (param_size) param[0] = '\0';
+    ty_status st = ty_chat_request_init(c->r);
+    if (st != TY_OK) return ty_fail(c->err, st, "out of memory");
+    st = parse(c, json, len, turns, params);
+    if (st == TY_OK) return st;
+    if (param_size) snprintf(param, param_size, "%s", c->path);
+    ty_chat_request_clear(c->r);
+    return st;
+}
+
+ty_status ty_chat_request_parse(ty_chat_request *out, const char *json, size_t len, bool strict,
+                                char *param, size_t param_size, ty_err *err) {
+    reader c = {.r = out, .strict = strict, .err = err};
+    return parse_into(&c, json, len, NULL, NULL, param, param_size);
+}
+
+ty_status ty_chat_request_parse_turn(ty_chat_request *out, const char *json, size_t len,
+                                     const json_t *turns, const json_t *params, char *param,
+                                     size_t param_size, ty_err *err) {
+    reader c = {.r = out, .strict = true, .err = err};
+    return parse_into(&c, json, len, turns, params, param, param_size);
 }
