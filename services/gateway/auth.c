@@ -5,6 +5,7 @@
 
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -91,13 +92,28 @@ bool auth_has_keys(const auth *a) {
     return a->n > 0;
 }
 
-bool auth_allows(const auth *a, const char *header) {
-    if (a->n == 0) return true;
+/* The digest of the key in `Bearer KEY`; false when the header is another. */
+static bool digest_of(const char *header, digest d) {
     if (!header || strncasecmp(header, "Bearer ", 7) != 0) return false;
     const char *key = header + 7 + strspn(header + 7, " ");
-    digest d;
     SHA256((const unsigned char *)key, strlen(key), d);
+    return true;
+}
+
+bool auth_allows(const auth *a, const char *header) {
+    digest d;
+    if (a->n == 0) return true;
+    if (!digest_of(header, d)) return false;
     int found = 0;
     for (int i = 0; i < a->n; i++) found |= CRYPTO_memcmp(d, a->key[i], sizeof(d)) == 0;
     return found != 0;
+}
+
+void auth_owner(const auth *a, const char *header, char owner[AUTH_OWNER]) {
+    digest d;
+    if (a->n == 0 || !digest_of(header, d)) {
+        memcpy(owner, "anonymous", 10);
+        return;
+    }
+    for (size_t i = 0; i < sizeof(d); i++) snprintf(owner + 2 * i, 3, "%02x", d[i]);
 }

@@ -21,5 +21,8 @@ void auth_destroy(auth **a);
 bool auth_has_keys(const auth *a);
 /* header: value of Authorization, or NULL. */
 bool auth_allows(const auth *a, const char *header);
+/* Whose the request is: the key's SHA-256 in hex; "anonymous" where no keys are asked for. */
+enum { AUTH_OWNER = 65 };
+void auth_owner(const auth *a, const char *header, char owner[AUTH_OWNER]);
 
 #endif

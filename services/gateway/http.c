@@ -187,11 +187,16 @@ static http_call *call_create(http_server *s, struct evhttp_request *req) {
 
 /* ---- routing ---- */
 
+/* Segment by segment; a star is any that is not empty. */
 static bool path_fits(const char *pattern, const char *path) {
-    size_t n = strlen(pattern);
-    if (n && pattern[n - 1] == '*')
-        return strncmp(pattern, path, n - 1) == 0 && strlen(path) > n - 1;
-    return strcmp(pattern, path) == 0;
+    for (; *pattern == '/' && *path == '/';) {
+        size_t n = strcspn(++pattern, "/"), m = strcspn(++path, "/");
+        bool star = n == 1 && *pattern == '*';
+        if (star ? m == 0 : n != m || memcmp(pattern, path, n) != 0) return false;
+        pattern += n;
+        path += m;
+    }
+    return !*pattern && !*path;
 }
 
 static bool method_fits(const char *want, const char *got) {
@@ -373,6 +378,29 @@ const char *http_call_path(const http_call *c) {
     return c->path;
 }
 
+bool http_call_segment(const http_call *c, int i, char *out, size_t size) {
+    const char *p = c->path;
+    for (; *p == '/' && i > 0; i--) p += 1 + strcspn(p + 1, "/");
+    if (*p != '/') return false;
+    size_t n = strcspn(++p, "/");
+    if (n == 0 || n >= size) return false;
+    memcpy(out, p, n);
+    out[n] = '\0';
+    return true;
+}
+
+bool http_call_query(const http_call *c, const char *name, char *out, size_t size) {
+    const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(c->req);
+    const char *query = uri ? evhttp_uri_get_query(uri) : NULL;
+    struct evkeyvalq fields;
+    if (!query || evhttp_parse_query_str(query, &fields) != 0) return false;
+    const char *value = evhttp_find_header(&fields, name);
+    bool there = value && strlen(value) < size;
+    if (there) memcpy(out, value, strlen(value) + 1);
+    evhttp_clear_headers(&fields);
+    return there;
+}
+
 const char *http_call_header(const http_call *c, const char *name) {
     return evhttp_find_header(evhttp_request_get_input_headers(c->req), name);
 }
@@ -418,6 +446,8 @@ static const char *phrase(int status) {
                  {405, "Method Not Allowed"},
                  {409, "Conflict"},
                  {413, "Content Too Large"},
+                 {403, "Forbidden"},
+                 {501, "Not Implemented"},
                  {429, "Too Many Requests"},
                  {500, "Internal Server Error"},
                  {503, "Service Unavailable"},

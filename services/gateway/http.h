@@ -21,10 +21,9 @@ typedef struct http_server http_server;
 typedef struct http_call http_call;
 
 typedef struct {
-    const char *method; /* "GET" (answers HEAD too) or "POST" */
-    const char
-        *path; /* "/v1/models"; with "/…" behind the last slash as "*": the rest of the path */
-    bool open; /* no API key asked, answered while draining */
+    const char *method; /* "GET" (answers HEAD too), "POST", "DELETE" */
+    const char *path;   /* "/v1/models"; a segment that is a star alone fits any one */
+    bool open;          /* no API key asked, answered while draining */
     void (*handle)(void *ctx, http_call *c);
 } http_route;
 
@@ -56,6 +55,10 @@ void http_server_destroy(http_server **s);
 
 const char *http_call_id(const http_call *c); /* X-Request-Id, cleaned, or a random one */
 const char *http_call_path(const http_call *c);
+/* Segment i of the path, from 0 ("v1"); false when there is none or it does not fit. */
+bool http_call_segment(const http_call *c, int i, char *out, size_t size);
+/* A field of the address ("limit" of ?limit=20); false when absent or too long. */
+bool http_call_query(const http_call *c, const char *name, char *out, size_t size);
 const char *http_call_header(const http_call *c, const char *name); /* NULL */
 /* Whole body, borrowed until http_call_drop_body or the answer. */
 ty_status http_call_body(http_call *c, const char **data, size_t *len, ty_err *err);
