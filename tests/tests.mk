@@ -44,7 +44,8 @@ test-clients: all $(CLIENTS)/.requirements ## the official openai client against
 test-page: all $(CLIENTS)/.requirements-page ## Chromium drives the web page; screenshots in build/screenshots
 	@tools/setup chromium chromium-driver
 	@tests/clients/run-page $(OUT)/bin $(CLIENTS)/bin/python build/screenshots
-test-llamacpp: all $(CLIENTS)/.requirements-llama ## llama.cpp reads decoder.gguf (compiles for minutes)
+test-llamacpp: all $(CLIENTS)/.requirements-llama ## llama.cpp reads our decoder.gguf, we read its files (compiles for minutes)
 	@tools/setup cmake g++
 	$(OUT)/bin/tyto import tests/golden/v1-micro build/models/llamacpp-check
 	$(CLIENTS)/bin/python tests/clients/check_llamacpp.py build/models/llamacpp-check/decoder.gguf tests/golden/v1-micro/golden.json
+	$(CLIENTS)/bin/python tests/clients/check_llama_gguf.py $(OUT)/bin build/models/llamacpp-check/decoder.gguf

@@ -3,6 +3,7 @@
  * these once; what runs per token has its own code in the kernels.
  */
 #include "common/math/dtype.h"
+#include "common/math/ggml_blocks.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -12,10 +13,13 @@ static const struct {
     ty_dtype type;
     ty_dtype_info info;
 } types[] = {
-    {TY_F32, {"f32", 1, 4}},     {TY_F16, {"f16", 1, 2}},     {TY_BF16, {"bf16", 1, 2}},
-    {TY_Q4_0, {"q4_0", 32, 18}}, {TY_Q8_0, {"q8_0", 32, 34}}, {TY_I8, {"i8", 1, 1}},
-    {TY_I16, {"i16", 1, 2}},     {TY_I32, {"i32", 1, 4}},     {TY_I64, {"i64", 1, 8}},
-    {TY_F64, {"f64", 1, 8}},     {TY_U8, {"u8", 1, 1}},       {TY_BOOL, {"bool", 1, 1}},
+    {TY_F32, {"f32", 1, 4}},       {TY_F16, {"f16", 1, 2}},       {TY_BF16, {"bf16", 1, 2}},
+    {TY_Q4_0, {"q4_0", 32, 18}},   {TY_Q8_0, {"q8_0", 32, 34}},   {TY_I8, {"i8", 1, 1}},
+    {TY_I16, {"i16", 1, 2}},       {TY_I32, {"i32", 1, 4}},       {TY_I64, {"i64", 1, 8}},
+    {TY_F64, {"f64", 1, 8}},       {TY_U8, {"u8", 1, 1}},         {TY_BOOL, {"bool", 1, 1}},
+    {TY_Q4_1, {"q4_1", 32, 20}},   {TY_Q5_0, {"q5_0", 32, 22}},   {TY_Q5_1, {"q5_1", 32, 24}},
+    {TY_Q2_K, {"q2_k", 256, 84}},  {TY_Q3_K, {"q3_k", 256, 110}}, {TY_Q4_K, {"q4_k", 256, 144}},
+    {TY_Q5_K, {"q5_k", 256, 176}}, {TY_Q6_K, {"q6_k", 256, 210}},
 };
 enum { N_TYPES = sizeof types / sizeof types[0] };
 
@@ -165,6 +169,12 @@ static void q4_block_write(const float *x, uint8_t *b) {
     }                                                                                              \
     break
 
+static void read_blocks(ty_dtype t, const uint8_t *p, size_t n, float *dst) {
+    const ty_dtype_info *info = ty_dtype_get((int)t);
+    ty_block_reader read = ty_ggml_block_reader(t);
+    for (; n > 0; n -= (size_t)info->block, p += info->bytes, dst += info->block) read(p, dst);
+}
+
 void ty_dtype_to_f32(ty_dtype t, const void *src, size_t first, size_t n, float *dst) {
     const uint8_t *p = (const uint8_t *)src + ty_dtype_bytes(t, first);
     switch (t) {
@@ -181,6 +191,14 @@ void ty_dtype_to_f32(ty_dtype t, const void *src, size_t first, size_t n, float 
     case TY_Q4_0:
         for (size_t i = 0; i < n / 32; i++) q4_block_read(p + 18 * i, dst + 32 * i);
         break;
+    case TY_Q4_1:
+    case TY_Q5_0:
+    case TY_Q5_1:
+    case TY_Q2_K:
+    case TY_Q3_K:
+    case TY_Q4_K:
+    case TY_Q5_K:
+    case TY_Q6_K: read_blocks(t, p, n, dst); break;
     case TY_F64: WIDEN(double);
     case TY_I8: WIDEN(int8_t);
     case TY_I16: WIDEN(int16_t);

@@ -20,7 +20,15 @@ typedef enum {
     TY_F32 = 0,
     TY_F16 = 1,
     TY_Q4_0 = 2,
+    TY_Q4_1 = 3, /* Q4_1 to Q6_K: read alone, see ggml_blocks.h */
+    TY_Q5_0 = 6,
+    TY_Q5_1 = 7,
     TY_Q8_0 = 8,
+    TY_Q2_K = 10,
+    TY_Q3_K = 11,
+    TY_Q4_K = 12,
+    TY_Q5_K = 13,
+    TY_Q6_K = 14,
     TY_I8 = 24,
     TY_I16 = 25,
     TY_I32 = 26,
@@ -35,7 +43,7 @@ enum { TY_QBLOCK = 32, TY_MAX_DIMS = 8 };
 
 typedef struct {
     char name[8]; /* "f32", "q8_0": how options and messages name it */
-    int block;    /* elements of a block: 1, or 32 */
+    int block;    /* elements of a block: 1, 32 or 256 */
     int bytes;    /* bytes of a block */
 } ty_dtype_info;
 

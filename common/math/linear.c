@@ -65,18 +65,24 @@ static bool is_quantised(ty_dtype t) {
     return t == TY_Q8_0 || t == TY_Q4_0;
 }
 
+/* Blocks that have no kernel: they become Q8_0, or floats, as they are packed. */
+static bool is_foreign(ty_dtype t) {
+    return ty_dtype_get((int)t)->block > 1 && !is_quantised(t);
+}
+
 static bool is_weight(ty_dtype t) {
-    return t == TY_F32 || t == TY_F16 || t == TY_BF16 || is_quantised(t);
+    return t == TY_F32 || t == TY_F16 || t == TY_BF16 || is_quantised(t) || is_foreign(t);
 }
 
 static void choose_form(segment *s, ty_dtype t, int64_t K, ty_compute compute) {
     bool blocks = K % TY_QBLOCK == 0;
     s->store = t;
-    s->int8 =
-        blocks && (compute == TY_COMPUTE_INT8 || (compute == TY_COMPUTE_AUTO && is_quantised(t)));
+    s->int8 = blocks && (compute == TY_COMPUTE_INT8 ||
+                         (compute == TY_COMPUTE_AUTO && ty_dtype_get((int)t)->block > 1));
     s->bf16 = compute == TY_COMPUTE_BF16;
     if (s->int8 && !is_quantised(t)) s->store = TY_Q8_0;
     if (s->bf16 && !is_quantised(t)) s->store = TY_BF16;
+    if (is_foreign(s->store)) s->store = TY_F32;
 }
 
 static int64_t panel_bytes(const ty_kernels *kn, ty_dtype t, int64_t K) {

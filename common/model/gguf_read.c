@@ -196,17 +196,18 @@ static ty_status read_metadata(cursor *c, uint64_t n) {
 /* The names of ggml types that Tyto does not compute with, for the message alone. */
 static const char *foreign_type(uint32_t t) {
     static const char *const names[] = {
-        [3] = "q4_1",  [6] = "q5_0",    [7] = "q5_1",   [9] = "q8_1",  [10] = "q2_k",
-        [11] = "q3_k", [12] = "q4_k",   [13] = "q5_k",  [14] = "q6_k", [15] = "q8_k",
-        [16] = "iq2",  [20] = "iq4_nl", [23] = "iq4_xs"};
+        [9] = "q8_1",   [15] = "q8_k",   [16] = "iq2_xxs", [17] = "iq2_xs", [18] = "iq3_xxs",
+        [19] = "iq1_s", [20] = "iq4_nl", [21] = "iq3_s",   [22] = "iq2_s",  [23] = "iq4_xs",
+        [29] = "iq1_m", [34] = "tq1_0",  [35] = "tq2_0",   [39] = "mxfp4"};
     return t < sizeof(names) / sizeof(*names) && names[t] ? names[t] : "unknown";
 }
 
 static ty_status check_type(cursor *c, const tensor_info *ti, uint32_t type) {
     if (type < 100 && ty_dtype_get((int)type)) return TY_OK;
     return ty_fail(c->err, TY_EUNSUPPORTED,
-                   "%s: tensor %s is stored as ggml type %u (%s); Tyto reads f32, f16, bf16, q8_0 "
-                   "and q4_0: convert the file",
+                   "%s: tensor %s is stored as ggml type %u (%s); Tyto reads f32, f16, bf16, q8_0, "
+                   "q4_0, q4_1, q5_0, q5_1 and q2_k to q6_k: make the file anew with llama.cpp's "
+                   "llama-quantize in one of these",
                    c->g->path, ti->name, type, foreign_type(type));
 }
 

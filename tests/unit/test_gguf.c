@@ -286,7 +286,7 @@ static void gguf_refuses_a_bad_alignment(void **state) {
 static void gguf_refuses_bad_tensors(void **state) {
     (void)state;
     const uint64_t huge = UINT64_MAX, zero = 0, far = 1ull << 60, odd = 33, half = 1ull << 62;
-    const uint32_t nine = 9, q4_k = 12, none = 99;
+    const uint32_t nine = 9, iq2_xs = 17, none = 99;
     size_t a = find("tensor_a") + 8, b = find("tensor_b") + 8;
     expect(a - 1, "b", 1, TY_EFORMAT); /* the same name twice */
     expect(a, &nine, 4, TY_EFORMAT);   /* dimensions */
@@ -295,7 +295,7 @@ static void gguf_refuses_bad_tensors(void **state) {
     expect(a + 4, &huge, 8, TY_EFORMAT);
     expect(a + 4, &half, 8, TY_EFORMAT);
     expect(a + 4, &far, 8, TY_EFORMAT);
-    expect(a + 20, &q4_k, 4, TY_EUNSUPPORTED);
+    expect(a + 20, &iq2_xs, 4, TY_EUNSUPPORTED);
     expect(a + 20, &none, 4, TY_EUNSUPPORTED);
     expect(b + 4, &odd, 8, TY_EFORMAT);   /* a row of 33 in blocks of 32 */
     expect(b + 24, &zero, 8, TY_EFORMAT); /* over tensor_a */
