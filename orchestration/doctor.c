@@ -26,6 +26,12 @@ typedef struct {
 
 typedef enum { GOOD, WARN, BAD } verdict;
 
+/* Adds " <prefix><word>" to a list, as far as there is room. */
+static void add_word(char *list, size_t size, const char *prefix, const char *word) {
+    size_t n = strlen(list);
+    snprintf(list + n, size - n, " %s%s", prefix, word);
+}
+
 __attribute__((format(printf, 4, 5))) static void say(findings *f, verdict v, const char *what,
                                                       const char *fmt, ...) {
     static const char *const words[] = {"ok  ", "warn", "FAIL"};
@@ -152,7 +158,7 @@ static void check_packages(findings *f, const char *bin_dir) {
         n++;
         if (installed(line) || strlen(missing) + strlen(line) + 2 > sizeof(missing)) continue;
         n_missing++;
-        strcat(strcat(missing, " "), line);
+        add_word(missing, sizeof(missing), "", line);
     }
     fclose(in);
     if (!debian)
@@ -185,7 +191,7 @@ static void check_programs(findings *f, const char *bin_dir) {
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         char path[STATE_PATH + 64];
         snprintf(path, sizeof(path), "%s/tyto-%s", bin_dir, names[i]);
-        if (access(path, X_OK) != 0) strcat(strcat(missing, " tyto-"), names[i]);
+        if (access(path, X_OK) != 0) add_word(missing, sizeof(missing), "tyto-", names[i]);
     }
     if (*missing)
         say(f, BAD, "programs", "missing in %s:%s; build them with `make`", bin_dir, missing);

@@ -88,7 +88,7 @@ static ty_status try_bind(const char *host, int port, int *bound, ty_err *err) {
     bool ok = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0 &&
               bind(fd, list->ai_addr, list->ai_addrlen) == 0 && listen(fd, 1) == 0;
     if (!ok) why = errno;
-    struct sockaddr_in in;
+    struct sockaddr_in in = {0};
     socklen_t size = sizeof(in);
     if (ok && bound && getsockname(fd, (struct sockaddr *)&in, &size) == 0)
         *bound = ntohs(in.sin_port);

@@ -34,7 +34,7 @@ ty_status source_json(source *s, const char *name, json_t **out, ty_err *err) {
     if (st != TY_OK) return st;
     *out = json_loadb(text, size, 0, &why);
     free(text);
-    if (*out && json_is_object(*out)) return TY_OK;
+    if (json_is_object(*out)) return TY_OK;
     st = *out ? ty_fail(err, TY_EFORMAT, "%s: is not an object", path)
               : ty_fail(err, TY_EFORMAT, "%s: line %d: %s", path, why.line, why.text);
     json_decref(*out);

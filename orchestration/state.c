@@ -102,7 +102,7 @@ static ty_status take_lock(state_dir *s, ty_err *err) {
         if (fcntl(fd, F_SETLK, &lock) != 0) {
             int why = errno;
             close(fd);
-            pid_t pid;
+            pid_t pid = 0;
             if (why != EACCES && why != EAGAIN)
                 return ty_fail(err, TY_EIO, "lock %s: %s", path, strerror(why));
             if (state_owner(s->dir, &pid, NULL) != TY_OK) continue; /* it has just gone */

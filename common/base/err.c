@@ -37,7 +37,7 @@ ty_status ty_status_from_name(const char *name) {
     return TY_EINTERNAL;
 }
 
-ty_status ty_fail(ty_err *err, ty_status code, const char *fmt, ...) {
+ty_status(ty_fail)(ty_err *err, ty_status code, const char *fmt, ...) {
     if (err) {
         va_list ap;
         va_start(ap, fmt);

@@ -59,6 +59,9 @@ ty_status ty_status_from_name(const char *name);
 /* Fills err (may be NULL) and returns code. */
 __attribute__((format(printf, 3, 4))) ty_status ty_fail(ty_err *err, ty_status code,
                                                         const char *fmt, ...);
+#ifdef __clang_analyzer__ /* it cannot see into err.c: that the code comes back */
+#define ty_fail(err, code, ...) ((void)ty_fail(err, code, __VA_ARGS__), (code))
+#endif
 /* Puts "<context>: " before err's text: for callers that know which file or request it was. */
 __attribute__((format(printf, 2, 3))) void ty_err_context(ty_err *err, const char *fmt, ...);
 

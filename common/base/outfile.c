@@ -69,8 +69,10 @@ ty_status ty_outfile_check_space(const char *dir, uint64_t need, ty_err *err) {
 static void sync_folder(const char *path) {
     char dir[4096];
     const char *slash = strrchr(path, '/');
-    int n = slash == path ? 1 : (int)(slash - path);
-    snprintf(dir, sizeof(dir), "%.*s", slash ? n : 1, slash ? path : ".");
+    if (slash)
+        snprintf(dir, sizeof(dir), "%.*s", slash == path ? 1 : (int)(slash - path), path);
+    else
+        snprintf(dir, sizeof(dir), ".");
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return;
     (void)fsync(fd); /* some file systems refuse it for a folder; the file itself is safe */

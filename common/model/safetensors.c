@@ -365,7 +365,8 @@ static json_t *describe(const item *it, uint64_t begin) {
             return NULL;
         }
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype_to(it->t.dtype), "shape", shape,
-                     "data_offsets", (json_int_t)begin, (json_int_t)(begin + it->t.size_bytes));
+                     "data_offsets", (json_int_t)begin,
+                     (json_int_t)begin + (json_int_t)it->t.size_bytes);
 }
 
 /* The header as text; NULL when a name is not UTF-8 or memory is short. */

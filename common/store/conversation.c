@@ -159,7 +159,7 @@ static ty_status random_hex(char *out, int bytes, ty_err *err) {
 }
 
 ty_status ty_conversation_new_id(char id[TY_CONVERSATION_ID], ty_err *err) {
-    memcpy(id, "conv_", 5);
+    snprintf(id, TY_CONVERSATION_ID, "conv_");
     return random_hex(id + 5, 16, err);
 }
 

@@ -311,12 +311,15 @@ static ty_status bind_socket(http_server *s, ty_err *err) {
         return ty_fail(err, TY_EIO, "cannot listen on %s:%d: %s; choose another --listen",
                        s->opt.host, s->opt.port, strerror(why));
     }
-    struct sockaddr_storage a;
+    union {
+        struct sockaddr_in6 v6;
+        struct sockaddr_in v4;
+        struct sockaddr any;
+    } a = {0};
     socklen_t len = sizeof(a);
-    if (getsockname(fd, (struct sockaddr *)&a, &len) != 0)
+    if (getsockname(fd, &a.any, &len) != 0)
         return ty_fail(err, TY_EIO, "getsockname: %s", strerror(errno));
-    s->port = ntohs(a.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&a)->sin6_port
-                                            : ((struct sockaddr_in *)&a)->sin_port);
+    s->port = ntohs(a.any.sa_family == AF_INET6 ? a.v6.sin6_port : a.v4.sin_port);
     return TY_OK;
 }
 

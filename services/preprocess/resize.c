@@ -258,7 +258,10 @@ static ty_status nearest_index(int in_size, int out_size, int **index, ty_err *e
     int *at = *index = malloc((size_t)out_size * sizeof *at);
     if (!at) return ty_fail(err, TY_ENOMEM, "resize: no memory for %d outputs", out_size);
     double step = (double)in_size / out_size, x = step * 0.5;
-    for (int i = 0; i < out_size; i++, x += step) at[i] = x < in_size ? (int)x : in_size - 1;
+    for (int i = 0; i < out_size; i++) {
+        at[i] = x < in_size ? (int)x : in_size - 1;
+        x += step;
+    }
     return TY_OK;
 }
 
