@@ -181,8 +181,8 @@ static ty_status add_connect(const fleet *f, supervisor_child *c,
                              const char endpoint[][STATE_ENDPOINT], ty_err *err) {
     char list[FLEET_BROKERS_MAX * (STATE_ENDPOINT + 1)] = "";
     for (int i = 0; i < f->brokers; i++) {
-        if (i) strcat(list, ",");
-        strcat(list, endpoint[i]);
+        size_t n = strlen(list);
+        snprintf(list + n, sizeof(list) - n, "%s%s", i ? "," : "", endpoint[i]);
     }
     return add_option(c, "--connect", list, err);
 }

@@ -9,7 +9,7 @@ enum { NONE = -1, ROOT = -2 };
 /* Node i is the node of page i; lists are linked by page numbers. */
 typedef struct {
     prefix_key key[KV_PAGE];
-    int n; /* rows; 0: no node */
+    int n;                           /* rows; 0: no node */
     int parent, child, before, next; /* first child; siblings */
     int newer, older;                /* by last use */
 } node;
@@ -145,7 +145,8 @@ static bool evict(prefix_index *x) {
 }
 
 static void reclaim(void *ctx, int want) {
-    while (want-- > 0 && evict(ctx));
+    while (want-- > 0 && evict(ctx))
+        ;
 }
 
 /* ---- finding ---- */

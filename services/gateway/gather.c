@@ -38,7 +38,7 @@ static int same_before(const picture *p, int i) {
 static ty_status set_bytes(picture *p, const void *bytes, size_t size, ty_err *err) {
     p->bytes = malloc(size ? size : 1);
     if (!p->bytes) return ty_fail(err, TY_ENOMEM, "no memory for a picture of %zu bytes", size);
-    memcpy(p->bytes, bytes, size);
+    if (size) memcpy(p->bytes, bytes, size);
     p->size = size;
     return TY_OK;
 }

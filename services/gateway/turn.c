@@ -133,7 +133,7 @@ ty_status turn_create(turn **out, const turn_options *opt, ty_err *err) {
     else if (st == TY_OK && !ty_conversation_id_valid(opt->id))
         st = ty_fail(err, TY_ENOTFOUND, "no such conversation");
     else if (st == TY_OK)
-        memcpy(t->id, opt->id, strlen(opt->id) + 1);
+        snprintf(t->id, sizeof(t->id), "%s", opt->id);
     if (st == TY_OK) st = ty_conversation_new_lease(t->lease, err);
     if (st == TY_OK)
         *out = t;
