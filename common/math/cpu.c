@@ -1,5 +1,6 @@
 /* cpu.c - the machine's name and the kernel table in use, for people to read. */
 #include "common/math/cpu.h"
+#include "common/base/options.h"
 #include "common/math/blas.h"
 #include "common/math/kernel.h"
 
@@ -56,4 +57,11 @@ ty_status ty_cpu_check(ty_err *err) {
     return ty_fail(err, TY_EINVAL,
                    "TYTO_CPU=%s: no such kernels on this machine; those that run here:%s", want,
                    list);
+}
+
+const char *ty_arithmetic(const char *compute) {
+    static char text[160];
+    snprintf(text, sizeof text, "%s %s %s " TYTO_VERSION, *compute ? compute : "-",
+             ty_cpu_kernels(), ty_blas_name());
+    return text;
 }

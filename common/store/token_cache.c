@@ -1,13 +1,20 @@
 /* token_cache.c - see token_cache.h. */
 #include "common/store/token_cache.h"
 
+#include "common/base/clock.h"
+
 #include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
-enum { TIMEOUT_MS = 250, MAGIC = 0x31435954 /* "TYC1" */ };
+enum {
+    TIMEOUT_MS = 250,
+    PAUSE_US = 250000,
+    PAUSE_MAX_US = 8000000,
+    MAGIC = 0x31435954 /* "TYC1" */
+};
 
 /* What stands before the bytes in Redis; little-endian like everything here. */
 typedef struct {
@@ -20,6 +27,7 @@ typedef struct {
 struct ty_token_cache {
     ty_redis *redis;
     int ttl_s;
+    int64_t away_until_us, pause_us; /* left alone after it did not answer */
 };
 
 ty_status ty_token_cache_create(ty_token_cache **out, const char *url, int ttl_s, ty_err *err) {
@@ -27,6 +35,7 @@ ty_status ty_token_cache_create(ty_token_cache **out, const char *url, int ttl_s
     ty_token_cache *c = calloc(1, sizeof(*c));
     if (!c) return ty_fail(err, TY_ENOMEM, "no memory for the cache's client");
     c->ttl_s = ttl_s;
+    c->pause_us = PAUSE_US;
     ty_status st = ty_redis_create(&c->redis, url, TIMEOUT_MS, err);
     if (st == TY_OK)
         *out = c;
@@ -48,23 +57,38 @@ void ty_sha256_hex(const void *bytes, size_t n, char out[TY_SHA256_HEX]) {
     for (int i = 0; i < SHA256_DIGEST_LENGTH; i++) snprintf(out + 2 * i, 3, "%02x", digest[i]);
 }
 
-void ty_token_cache_key(char key[TY_CACHE_KEY_SIZE], const char *stage, const char *picture_sha256,
-                        const char *mode, const char *const *models, int n) {
+bool ty_sha256_valid(const char *text) {
+    return strlen(text) == TY_SHA256_HEX - 1 &&
+           strspn(text, "0123456789abcdef") == TY_SHA256_HEX - 1;
+}
+
+/* Texts with their ends, so that no two lists of them are the same bytes. */
+static void add_text(XXH3_state_t *s, const char *text) {
+    XXH3_128bits_update(s, text ? text : "", strlen(text ? text : "") + 1);
+}
+
+void ty_token_cache_key(char key[TY_CACHE_KEY_SIZE], const char *stage, const ty_picture_key *p,
+                        const ty_stage_key *steps, int n) {
     XXH3_state_t *s = XXH3_createState();
     XXH128_hash_t h = {0, 0};
     if (s && XXH3_128bits_reset(s) == XXH_OK) {
-        XXH3_128bits_update(s, mode, strlen(mode) + 1);
-        for (int i = 0; i < n; i++) XXH3_128bits_update(s, models[i], strlen(models[i]) + 1);
+        add_text(s, p->mode);
+        add_text(s, p->upright ? "upright" : "");
+        for (int i = 0; i < n; i++) {
+            add_text(s, steps[i].model);
+            add_text(s, steps[i].arithmetic);
+        }
         h = XXH3_128bits_digest(s);
     }
     XXH3_freeState(s);
-    snprintf(key, TY_CACHE_KEY_SIZE, "tyto:%s:%s:%016llx%016llx", stage, picture_sha256,
+    snprintf(key, TY_CACHE_KEY_SIZE, "tyto:%.20s:%.64s:%016llx%016llx", stage, p->sha256,
              (unsigned long long)h.high64, (unsigned long long)h.low64);
 }
 
-/* A reply's bytes as a tensor; a value that is not exactly what was put is no hit. */
-static ty_status unpack(const redisReply *reply, ty_tensor *t, void **owned, ty_err *err) {
+/* A value that is not exactly what was put is no hit. */
+ty_status ty_token_cache_read(const redisReply *reply, ty_tensor *t, void **owned, ty_err *err) {
     header h;
+    *owned = NULL;
     if (reply->type != REDIS_REPLY_STRING) return ty_fail(err, TY_ENOTFOUND, "not in the cache");
     if (reply->len < sizeof(h)) return ty_fail(err, TY_ENOTFOUND, "a cache entry is cut");
     memcpy(&h, reply->str, sizeof(h));
@@ -82,17 +106,32 @@ static ty_status unpack(const redisReply *reply, ty_tensor *t, void **owned, ty_
     return TY_OK;
 }
 
+/* A command, unless the server did not answer a moment ago. */
+static ty_status command(ty_token_cache *c, int argc, const char *const *argv, const size_t *len,
+                         redisReply **reply, ty_err *err) {
+    int64_t now = ty_now_us();
+    if (now < c->away_until_us) return ty_fail(err, TY_EUNAVAILABLE, "the cache is left alone");
+    ty_status st = ty_redis_command(c->redis, argc, argv, len, reply, err);
+    if (st == TY_OK || st == TY_EINTERNAL) { /* a refusal is an answer too */
+        c->pause_us = PAUSE_US;
+        return st;
+    }
+    c->away_until_us = ty_now_us() + c->pause_us;
+    c->pause_us = 2 * c->pause_us < PAUSE_MAX_US ? 2 * c->pause_us : PAUSE_MAX_US;
+    return st;
+}
+
 ty_status ty_token_cache_get(ty_token_cache *c, const char *key, ty_tensor *t, void **owned,
                              ty_err *err) {
     const char *argv[] = {"GET", key};
     size_t len[] = {3, strlen(key)};
     redisReply *reply;
     *owned = NULL;
-    if (ty_redis_command(c->redis, 2, argv, len, &reply, err) != TY_OK) {
-        if (err) err->code = TY_ENOTFOUND;
-        return TY_ENOTFOUND;
+    if (command(c, 2, argv, len, &reply, err) != TY_OK) {
+        if (err) err->code = TY_EUNAVAILABLE;
+        return TY_EUNAVAILABLE;
     }
-    ty_status st = unpack(reply, t, owned, err);
+    ty_status st = ty_token_cache_read(reply, t, owned, err);
     freeReplyObject(reply);
     return st;
 }
@@ -113,7 +152,7 @@ ty_status ty_token_cache_put(ty_token_cache *c, const char *key, const ty_tensor
     const char *argv[] = {"SET", key, value, "EX", ttl};
     size_t len[] = {3, strlen(key), sizeof(h) + t->size_bytes, 2, strlen(ttl)};
     redisReply *reply;
-    ty_status st = ty_redis_command(c->redis, c->ttl_s > 0 ? 5 : 3, argv, len, &reply, err);
+    ty_status st = command(c, c->ttl_s > 0 ? 5 : 3, argv, len, &reply, err);
     if (st == TY_OK) freeReplyObject(reply);
     free(value);
     return st;

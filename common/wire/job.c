@@ -1,5 +1,5 @@
 /* job.c - one job as the stage sees it: inputs, outputs, numbers for the receipt, and its end. */
-#include "common/wire/worker_internal.h"
+#include "common/wire/worker_cache.h"
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
@@ -22,6 +22,7 @@ void ty_job_destroy(ty_job *j) {
     ty_message_destroy(&j->task);
     ty_message_destroy(&j->reply);
     free(j->tensor);
+    free(j->cache_key);
     free(j);
 }
 
@@ -112,7 +113,8 @@ static Tyto__Timing *make_timing(const ty_job *j) {
     Tyto__Timing *t = ty_pb_new(&tyto__timing__descriptor);
     if (!t) return NULL;
     if (ty_pb_set_str(&t->stage, j->w->stage->name) != TY_OK ||
-        ty_pb_set_str(&t->worker, j->w->contract->worker) != TY_OK) {
+        ty_pb_set_str(&t->worker, j->w->contract->worker) != TY_OK ||
+        ty_pb_set_str(&t->arithmetic, j->w->contract->arithmetic) != TY_OK) {
         tyto__timing__free_unpacked(t, NULL);
         return NULL;
     }
@@ -127,12 +129,15 @@ static Tyto__Timing *make_timing(const ty_job *j) {
     t->flops = j->flops;
     t->prefill_us = j->prefill_us;
     t->decode_us = j->decode_us;
+    t->cache = j->cache;
+    t->cache_us = j->cache_us;
     return t;
 }
 
 static void log_done(const ty_job *j, const Tyto__Timing *t) {
-    ty_info("req=%s part=%u run attempt=%u batch=%u queue_us=%llu compute_us=%llu bytes_out=%llu",
-            j->task->env->request_id, j->task->env->part, t->attempt, t->batch,
+    ty_info("req=%s part=%u %s attempt=%u batch=%u queue_us=%llu compute_us=%llu bytes_out=%llu",
+            j->task->env->request_id, j->task->env->part,
+            t->cache == TYTO__CACHE_USE__CACHE_HIT ? "cached" : "run", t->attempt, t->batch,
             (unsigned long long)t->worker_queue_us, (unsigned long long)t->compute_us,
             (unsigned long long)t->bytes_out);
 }
@@ -215,5 +220,6 @@ ty_status ty_job_chunk(ty_job *j, Tyto__Chunk *chunk, ty_err *err) {
 void ty_job_done(ty_job *j, Tyto__DecodeResult *decode) {
     ty_message *m = j->abandoned ? NULL : make_result(j, &decode);
     if (decode) tyto__decode_result__free_unpacked(decode, NULL);
+    if (m) ty_worker_cache_keep(j->w, j, m);
     close_job(j, m);
 }

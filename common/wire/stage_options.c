@@ -46,16 +46,19 @@ void ty_stage_spec_init(ty_stage_spec *s, const char *name, Tyto__DType dtype, i
 
 ty_worker_contract ty_stage_contract(const ty_stage_options *o, const char *model_id,
                                      ty_stage_spec *takes, ty_stage_spec *gives) {
-    return (ty_worker_contract){.connect = o->connect,
-                                .worker = o->worker,
-                                .pipeline = o->pipeline,
-                                .model_id = model_id,
-                                .batch_limit = o->batch,
-                                .credits = o->credits ? o->credits : 2 * o->batch,
-                                .takes = takes->list,
-                                .gives = gives->list,
-                                .n_takes = 1,
-                                .n_gives = 1};
+    return (ty_worker_contract){
+        .connect = o->connect,
+        .worker = o->worker,
+        .pipeline = o->pipeline,
+        .model_id = model_id,
+        .batch_limit = o->batch,
+        .credits = o->credits ? o->credits : 2 * o->batch,
+        .takes = takes->list,
+        .gives = gives->list,
+        .n_takes = 1,
+        .n_gives = 1,
+        .cache_url = o->cache_url && strcmp(o->cache_url, "none") != 0 ? o->cache_url : "",
+        .cache_ttl_s = o->cache_ttl_s};
 }
 
 static bool fits(const ty_tensor *t, const Tyto__TensorSpec *want) {

@@ -15,9 +15,9 @@
 #include "common/wire/worker.h"
 
 typedef struct {
-    const char *model, *out, *connect, *worker, *pipeline, *log_level, *compute;
+    const char *model, *out, *connect, *worker, *pipeline, *log_level, *compute, *cache_url;
     ty_option_list in;
-    int batch, credits, threads;
+    int batch, credits, threads, cache_ttl_s;
     bool dump;
 } ty_stage_options;
 
@@ -42,6 +42,14 @@ typedef struct {
 #define TY_COMPUTE_OPTIONS(o)                                                                      \
     TY_OPT_STR("compute", "TYTO_COMPUTE", (o).compute, "auto", "TYPE",                             \
                "arithmetic: auto (f32; int8 for quantised weights), f32, bf16 or int8")
+
+#define TY_CACHE_OPTIONS(o)                                                                        \
+    TY_OPT_STR(                                                                                    \
+        "cache-url", "TYTO_CACHE_URL", (o).cache_url, "", "URL",                                   \
+        "serve: Redis that keeps outputs by picture: redis://[:PASSWORD@]HOST:PORT[/DB] or "       \
+        "unix:///PATH; none = do without"),                                                        \
+        TY_OPT_INT("cache-ttl-s", "TYTO_CACHE_TTL_S", (o).cache_ttl_s, 86400, 0, 1 << 30,          \
+                   "serve: seconds that an output is kept; 0 = until the cache is full")
 
 /* Checks what the table cannot: a model; --in with --out, or --connect; the log level (then starts the
  * log under the worker's name).  max_in: most --in files.  A failure is a usage error, with

@@ -1,5 +1,5 @@
 /* worker.c - see worker.h: the compute thread's loops, and the run as a whole. */
-#include "common/wire/worker_internal.h"
+#include "common/wire/worker_cache.h"
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
@@ -110,7 +110,7 @@ static void run_batch(ty_worker *w, ty_job **jobs, int n) {
 static void compute_batches(ty_worker *w, ty_job **jobs, int most) {
     for (;;) {
         pthread_mutex_lock(&w->lock);
-        while (TAILQ_EMPTY(&w->waiting) && !w->draining && !w->leave)
+        while (TAILQ_EMPTY(&w->waiting) && !w->leave && (!w->draining || ty_worker_cache_busy(w)))
             pthread_cond_wait(&w->work, &w->lock);
         int n = w->leave ? 0 : take_waiting(w, jobs, most);
         pthread_mutex_unlock(&w->lock);
@@ -258,6 +258,7 @@ static ty_status run_threads(ty_worker *w, ty_err *err) {
     int rc = pthread_create(&io, NULL, ty_worker_io, w);
     if (rc != 0) return ty_fail(err, TY_EIO, "thread: %s", strerror(rc));
     ty_status st = compute(w, err);
+    ty_worker_cache_stop(w);
     pthread_mutex_lock(&w->lock);
     w->finished = true;
     pthread_mutex_unlock(&w->lock);
@@ -289,6 +290,7 @@ ty_status ty_worker_run(const ty_stage *stage, void *ctx, const ty_worker_contra
         goto done;
     }
     st = open_links(&w, err);
+    if (st == TY_OK) st = ty_worker_cache_start(&w, err);
     if (st != TY_OK) goto done;
     if (!atomic_compare_exchange_strong(&signal_wake_fd, &none, w.wake_fd)) {
         st = ty_fail(err, TY_EEXIST, "a worker runs in this process already");
@@ -303,6 +305,7 @@ ty_status ty_worker_run(const ty_stage *stage, void *ctx, const ty_worker_contra
     sigaction(SIGINT, &was_int, NULL);
     atomic_store(&signal_wake_fd, -1);
 done:
+    ty_worker_cache_stop(&w);
     close_worker(&w);
     return st;
 }

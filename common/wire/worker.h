@@ -61,6 +61,12 @@ typedef struct {
     Tyto__TensorSpec **takes, **gives; /* borrowed */
     int n_takes, n_gives;
     const char *cpu, *kernels; /* of this machine, for people; NULL = not said */
+    /* What the output depends on beside model and input (Hello.arithmetic); NULL = not said: nothing made of
+     * it is cached. */
+    const char *arithmetic;
+    /* A pure stage with one output: where outputs are kept by picture; NULL or "" = nowhere. */
+    const char *cache_url;
+    int cache_ttl_s; /* of an entry; 0 = until evicted */
 } ty_worker_contract;
 
 /* Runs until SIGTERM/SIGINT (then drains: takes no more, finishes what is open, says goodbye; a second

@@ -2,7 +2,8 @@
  * worker_internal.h - what the files of the worker share: job.c (a job as the stage sees it), worker.c
  * (the compute thread and the run as a whole), worker_io.c (the thread that owns the sockets).
  *
- * A job lives in `waiting` (received, not begun), then in `open` (with the stage), until it is closed;
+ * A job may first be with the cache (worker_cache.h), lives in `waiting` (received, not begun), then in `open` (with
+ * the stage), until it is closed;
  * its Result or Error then goes into its link's outbox.  The mutex guards those lists and the flags
  * below it; everything else belongs to one thread, as said beside it.
  */
@@ -18,6 +19,7 @@
 
 typedef struct ty_worker ty_worker;
 typedef struct ty_worker_link ty_worker_link;
+typedef struct ty_worker_cache ty_worker_cache;
 
 /* A message on its way to the I/O thread. */
 typedef struct ty_outgoing {
@@ -45,6 +47,9 @@ struct ty_job {
     uint32_t batch;
     bool has_decode_timing;
     uint64_t queue_us, prefill_us, decode_us;
+    char *cache_key; /* NULL: not looked up */
+    Tyto__CacheUse cache;
+    uint64_t cache_us;
 };
 TAILQ_HEAD(ty_job_list, ty_job);
 TAILQ_HEAD(ty_outbox, ty_outgoing);
@@ -70,7 +75,8 @@ struct ty_worker {
     void *zmq;
     ty_worker_link link[TY_ENDPOINTS_MAX];
     int n_link;
-    int wake_fd; /* eventfd: the outbox has something, or a signal came */
+    ty_worker_cache *cache; /* NULL: none */
+    int wake_fd;            /* eventfd: the outbox has something, or a signal came */
 
     pthread_mutex_t lock;
     pthread_cond_t work; /* something for the compute thread */

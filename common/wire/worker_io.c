@@ -3,7 +3,7 @@
  * Says hello until it is welcomed, then gives a sign of life every interval.  A broker that gave none
  * for three intervals, or that says it does not know us, gets a new hello; what is being computed goes
  * on, and its results leave once we are welcome again. */
-#include "common/wire/worker_internal.h"
+#include "common/wire/worker_cache.h"
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
@@ -50,7 +50,9 @@ static ty_status fill_hello(ty_worker *w, const ty_worker_link *l, Tyto__Hello *
         ty_pb_set_str(&h->worker, c->worker) != TY_OK ||
         ty_pb_set_str(&h->model, c->model_id) != TY_OK ||
         ty_pb_set_str(&h->pipeline, c->pipeline) != TY_OK ||
-        ty_pb_set_str(&h->cpu, c->cpu) != TY_OK || ty_pb_set_str(&h->kernels, c->kernels) != TY_OK)
+        ty_pb_set_str(&h->cpu, c->cpu) != TY_OK ||
+        ty_pb_set_str(&h->kernels, c->kernels) != TY_OK ||
+        ty_pb_set_str(&h->arithmetic, c->arithmetic) != TY_OK)
         return TY_ENOMEM;
     for (int i = 0; st == TY_OK && i < c->n_takes; i++)
         st = append_spec(c->takes[i], &h->takes, &h->n_takes);
@@ -158,6 +160,7 @@ static void on_task(ty_worker *w, ty_worker_link *l, ty_message **m) {
         return;
     }
     l->held++;
+    if (ty_worker_cache_take(w, j)) return;
     pthread_mutex_lock(&w->lock);
     TAILQ_INSERT_TAIL(&w->waiting, j, next);
     pthread_cond_signal(&w->work);
@@ -173,7 +176,7 @@ static void on_cancel(ty_worker *w, const ty_worker_link *l, uint64_t dispatch) 
     if (j->link == l && j->task->env->dispatch == dispatch) break;
     if (j) {
         TAILQ_REMOVE(&w->waiting, j, next);
-    } else {
+    } else if (!(j = ty_worker_cache_find(w, l, dispatch))) {
         ty_job *o;
         TAILQ_FOREACH(o, &w->open, next)
         if (o->link == l && o->task->env->dispatch == dispatch) o->cancel_wanted = true;

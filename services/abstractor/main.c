@@ -15,7 +15,7 @@
 static ty_stage_options opt;
 
 static const ty_option table[] = {TY_STAGE_OPTIONS(opt, "abstractor.0", 8), TY_COMPUTE_OPTIONS(opt),
-                                  TY_OPT_END};
+                                  TY_CACHE_OPTIONS(opt), TY_OPT_END};
 
 static const char about[] =
     "The abstractor stage: patch features [tokens, C] to visual tokens [queries + 1, D].\n"
@@ -133,6 +133,7 @@ static ty_status serve(abstractor *a, ty_err *err) {
     ty_worker_contract c = ty_stage_contract(&opt, abstractor_model_id(a), &s.takes, &s.gives);
     c.cpu = ty_cpu_name();
     c.kernels = ty_cpu_kernels();
+    c.arithmetic = ty_arithmetic(opt.compute);
     ty_info("serve model=%s id=%s kernels=%s batch=%d", opt.model, abstractor_model_id(a),
             ty_cpu_kernels(), opt.batch);
     ty_status st = ty_worker_run(&stage, &s, &c, err);

@@ -80,6 +80,24 @@ static ty_status check_hops(broker *b, Tyto__Hop **hops, size_t n, ty_err *err) 
     return TY_OK;
 }
 
+/* How the queue's workers compute, each way once. */
+static ty_status add_arithmetic(broker *b, const broker_queue *q, Tyto__StageState *s) {
+    broker_worker *w;
+    TAILQ_FOREACH(w, &b->workers, next) {
+        if (w->q != q || w->peer.lost) continue;
+        const char *text = w->hello->env->hello->arithmetic;
+        size_t i = 0;
+        while (i < s->n_arithmetic && strcmp(s->arithmetic[i], text) != 0) i++;
+        if (i < s->n_arithmetic) continue;
+        char *copy = strdup(text);
+        if (!copy || ty_pb_append(&s->arithmetic, &s->n_arithmetic, copy) != TY_OK) {
+            free(copy);
+            return TY_ENOMEM;
+        }
+    }
+    return TY_OK;
+}
+
 static Tyto__StageState *stage_state(broker *b, const Tyto__Hop *hop) {
     Tyto__StageState *s = ty_pb_new(&tyto__stage_state__descriptor);
     if (!s) return NULL;
@@ -93,7 +111,9 @@ static Tyto__StageState *stage_state(broker *b, const Tyto__Hop *hop) {
     s->workers = (uint32_t)q->n_worker;
     s->queued = (uint32_t)q->n;
     s->in_flight = (uint32_t)q->n_in_flight;
-    return s;
+    if (add_arithmetic(b, q, s) == TY_OK) return s;
+    tyto__stage_state__free_unpacked(s, NULL);
+    return NULL;
 }
 
 /* Why the pipeline is not ready; TY_OK when it is. */

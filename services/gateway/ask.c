@@ -3,6 +3,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/store/token_cache.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -87,9 +88,12 @@ static ty_status make_picture(ask *a, int i, ask_picture *p, ty_err *err) {
     part *x = &a->part[i];
     uint8_t *bytes = p->bytes;
     p->bytes = NULL;
+    char sha256[TY_SHA256_HEX];
+    ty_sha256_hex(bytes, p->size, sha256);
     x->task = task_create(a, i, TY_STAGE_PREPROCESS, TY_STAGE_ABSTRACTOR);
-    if (x->task) x->task->env->task->preprocess = ty_pb_new(&tyto__preprocess_task__descriptor);
-    if (!x->task || !x->task->env->task->preprocess) {
+    Tyto__Picture *about = x->task ? ty_pb_new(&tyto__picture__descriptor) : NULL;
+    if (about) x->task->env->picture = about;
+    if (!about || ty_pb_set_str(&about->sha256, sha256) != TY_OK) {
         free(bytes);
         return ty_fail(err, TY_ENOMEM, "no memory for the task of picture %d", i);
     }

@@ -26,6 +26,8 @@ static void set(json_t *o, const char *key, json_t *value) {
     (void)json_object_set_new(o, key, value); /* out of memory: the key is missing */
 }
 
+static const char *const cache_words[] = {"off", "hit", "miss", "error"}; /* by CacheUse */
+
 static json_t *stage_json(const Tyto__Timing *t, int picture) {
     json_t *o = json_object();
     set(o, "stage", json_text(t->stage, strlen(t->stage)));
@@ -38,6 +40,10 @@ static json_t *stage_json(const Tyto__Timing *t, int picture) {
     set(o, "worker_queue_ms", ms((double)t->worker_queue_us));
     set(o, "compute_ms", ms((double)t->compute_us));
     set(o, "return_ms", ms((double)t->return_us));
+    if (t->cache != TYTO__CACHE_USE__CACHE_OFF) {
+        set(o, "cache", json_string(cache_words[t->cache & 3]));
+        set(o, "cache_ms", ms((double)t->cache_us));
+    }
     if (t->prefill_us || t->decode_us) {
         set(o, "prefill_ms", ms((double)t->prefill_us));
         set(o, "decode_ms", ms((double)t->decode_us));

@@ -129,9 +129,7 @@ static void take(service *s, ty_job *job, item *it) {
     if (!it->bytes) return;
     it->n_bytes = t.size_bytes;
     const Tyto__Envelope *env = ty_job_envelope(job);
-    const Tyto__PreprocessTask *task =
-        env->body_case == TYTO__ENVELOPE__BODY_TASK ? env->task->preprocess : NULL;
-    const char *mode = task && task->mode ? task->mode : "";
+    const char *mode = env->picture ? env->picture->mode : "";
     it->mode = *mode ? preprocess_mode_parse(mode) : (int)preprocess_default_mode(s->p);
     it->pixels = malloc(pixel_count(preprocess_size(s->p)) * sizeof *it->pixels);
     if (it->mode < 0)
@@ -170,6 +168,7 @@ static ty_status serve(preprocess *p, ty_err *err) {
     ty_stage_spec_init(&s.gives, "pixel_values", TYTO__DTYPE__DTYPE_F32, 3, pixels);
     ty_worker_contract c = ty_stage_contract(&opt, preprocess_model_id(p), &s.takes, &s.gives);
     c.cpu = ty_cpu_name();
+    c.arithmetic = ty_arithmetic("");
     ty_status st = ty_pool_create(&s.pool, opt.threads, err);
     if (st != TY_OK) return st;
     ty_info("serve model=%s id=%s mode=%s batch=%d", opt.model, preprocess_model_id(p),

@@ -15,7 +15,7 @@
 static ty_stage_options opt;
 
 static const ty_option table[] = {TY_STAGE_OPTIONS(opt, "vit.0", 8), TY_COMPUTE_OPTIONS(opt),
-                                  TY_OPT_END};
+                                  TY_CACHE_OPTIONS(opt), TY_OPT_END};
 
 static const char about[] =
     "The ViT stage: pictures of [3, S, S] normalised pixels to patch features [patches + 1, C].\n"
@@ -125,6 +125,7 @@ static ty_status serve(vit *v, ty_err *err) {
     ty_worker_contract c = ty_stage_contract(&opt, vit_model_id(v), &s.takes, &s.gives);
     c.cpu = ty_cpu_name();
     c.kernels = ty_cpu_kernels();
+    c.arithmetic = ty_arithmetic(opt.compute);
     ty_info("serve model=%s id=%s kernels=%s batch=%d", opt.model, vit_model_id(v),
             ty_cpu_kernels(), opt.batch);
     ty_status st = ty_worker_run(&stage, &s, &c, err);

@@ -322,7 +322,8 @@ static void cache_gives_back_the_bytes_or_nothing(void **state) {
     ty_token_cache *cache;
     ty_err err = {0};
     char key[TY_CACHE_KEY_SIZE], other[TY_CACHE_KEY_SIZE], sha[TY_SHA256_HEX];
-    const char *models[] = {"m1", "m2"}, *swapped[] = {"m1", "m3"};
+    const ty_stage_key steps[] = {{"m1", "int8"}, {"m2", "int8"}};
+    ty_stage_key changed[] = {{"m1", "int8"}, {"m3", "int8"}};
     float data[6] = {1, 2, 3, 4, 5, 6};
     ty_tensor t = {.dtype = TY_F32,
                    .n_dim = 2,
@@ -334,9 +335,17 @@ static void cache_gives_back_the_bytes_or_nothing(void **state) {
     assert_int_equal(ty_token_cache_create(&cache, server.url, 60, &err), TY_OK);
     ty_sha256_hex("abc", 3, sha);
     assert_string_equal(sha, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    ty_token_cache_key(key, "vit", sha, "native", models, 2);
-    ty_token_cache_key(other, "vit", sha, "native", swapped, 2);
+    ty_picture_key picture_key = {sha, "native", false}, turned = {sha, "native", true};
+    ty_token_cache_key(key, "vit", &picture_key, steps, 2);
+    ty_token_cache_key(other, "vit", &turned, steps, 2);
     assert_string_not_equal(key, other);
+    ty_token_cache_key(other, "vit", &picture_key, changed, 2);
+    assert_string_not_equal(key, other);
+    changed[1] = (ty_stage_key){"m2", "f32"};
+    ty_token_cache_key(other, "vit", &picture_key, changed, 2);
+    assert_string_not_equal(key, other);
+    assert_true(ty_sha256_valid(sha));
+    assert_false(ty_sha256_valid("abc"));
     assert_int_equal(ty_token_cache_get(cache, key, &got, &owned, &err), TY_ENOTFOUND);
     assert_int_equal(ty_token_cache_put(cache, key, &t, &err), TY_OK);
     assert_int_equal(ty_token_cache_get(cache, key, &got, &owned, &err), TY_OK);

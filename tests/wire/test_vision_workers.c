@@ -1,14 +1,18 @@
 /*
  * The three vision services as real processes behind a broker; the test is the gateway.  A batch's bad
- * pictures fail alone, the others give the bits that the stages give when called directly.
+ * pictures fail alone, the others give the bits that the stages give when called directly, and so does their cache,
+ * whatever its server does.
  */
 #include "tests/support/ty_test.h"
 
+#include "common/base/clock.h"
 #include "common/base/file.h"
+#include "common/store/token_cache.h"
 #include "services/abstractor/abstractor.h"
 #include "services/preprocess/preprocess.h"
 #include "services/vit/vit.h"
 #include "tests/support/process.h"
+#include "tests/support/redis.h"
 #include "tests/support/service.h"
 #include "tests/support/wire_rig.h"
 
@@ -16,6 +20,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 enum { N_STAGES = 3 };
 static const char *const stages[N_STAGES] = {"preprocess", "vit", "abstractor"};
@@ -124,11 +130,13 @@ static void free_bytes(void *data, void *hint) {
 
 static void submit(rig *r, int part, void *bytes, size_t n, const char *mode) {
     ty_err err = {0};
+    char sha256[TY_SHA256_HEX];
     ty_message *m = rig_empty_task(r, "req", part);
-    Tyto__PreprocessTask *task = ty_pb_new(&tyto__preprocess_task__descriptor);
-    assert_non_null(task);
-    ty_pb_set_str(&task->mode, mode);
-    m->env->task->preprocess = task;
+    m->env->picture = ty_pb_new(&tyto__picture__descriptor);
+    assert_non_null(m->env->picture);
+    ty_sha256_hex(bytes, n, sha256);
+    ty_pb_set_str(&m->env->picture->sha256, sha256);
+    ty_pb_set_str(&m->env->picture->mode, mode);
     const int64_t shape[] = {(int64_t)n};
     if (ty_message_add_tensor(m, "picture", TYTO__DTYPE__DTYPE_U8, 1, shape, bytes, n, free_bytes,
                               NULL, &err) != TY_OK)
@@ -236,12 +244,102 @@ static void bad_pictures_fail_alone(void **state) {
     rig_stop(&r);
 }
 
+/* ---- the cache ---- */
+
+static void nap(void) {
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+}
+
+static long long entries(const char *url) {
+    ty_redis *c = NULL;
+    redisReply *reply = NULL;
+    const char *argv[] = {"DBSIZE"};
+    size_t len[] = {6};
+    assert_int_equal(ty_redis_create(&c, url, 5000, NULL), TY_OK);
+    assert_int_equal(ty_redis_command(c, 1, argv, len, &reply, NULL), TY_OK);
+    long long n = reply->integer;
+    freeReplyObject(reply);
+    ty_redis_destroy(&c);
+    return n;
+}
+
+typedef struct {
+    Tyto__CacheUse vit, abstractor;
+} uses;
+
+/* Sends the picture and checks its tokens, bit for bit; says whether they came from the cache. */
+static uses ask(rig *r, const char *file, const char *mode) {
+    static int part;
+    size_t n;
+    char *bytes = read_picture(file, &n);
+    submit(r, part++, bytes, n, mode);
+    ty_message *m = rig_expect(r, TYTO__ENVELOPE__BODY_RESULT);
+    expect_tokens(m, file);
+    assert_int_equal(m->env->n_timings, N_STAGES);
+    assert_int_equal(m->env->timings[0]->cache, TYTO__CACHE_USE__CACHE_OFF);
+    assert_true(*m->env->timings[0]->arithmetic);
+    uses u = {m->env->timings[1]->cache, m->env->timings[2]->cache};
+    ty_message_destroy(&m);
+    return u;
+}
+
+/* Asks until both stages make that use of the cache. */
+static void ask_until(rig *r, const char *file, Tyto__CacheUse want) {
+    uses u;
+    for (int64_t until = ty_now_us() + RIG_WAIT_S * 1000000LL; ty_now_us() < until; nap()) {
+        u = ask(r, file, "");
+        if (u.vit == want && u.abstractor == want) return;
+    }
+    fail_msg("vit %d, abstractor %d, want %d", (int)u.vit, (int)u.abstractor, (int)want);
+}
+
+#define HIT  TYTO__CACHE_USE__CACHE_HIT
+#define MISS TYTO__CACHE_USE__CACHE_MISS
+#define AWAY TYTO__CACHE_USE__CACHE_ERROR
+
+static void cache_gives_the_same_bits_whatever_its_server_does(void **state) {
+    (void)state;
+    rig r;
+    test_redis cache;
+    test_redis_start(&cache, test_temp_dir(), 0);
+    setenv("TYTO_CACHE_URL", cache.url, 1);
+    start(&r);
+    unsetenv("TYTO_CACHE_URL");
+    uses u = ask(&r, pictures[0], "");
+    assert_int_equal(u.vit, MISS);
+    assert_int_equal(u.abstractor, MISS);
+    for (int i = 0; i < 500 && entries(cache.url) < 2; i++) nap();
+    assert_int_equal(entries(cache.url), 2);
+    u = ask(&r, pictures[0], "");
+    assert_int_equal(u.vit, HIT);
+    assert_int_equal(u.abstractor, HIT);
+    u = ask(&r, pictures[0], "native"); /* what "" stands for here, but the key does not know */
+    assert_int_equal(u.vit, MISS);
+    u = ask(&r, pictures[1], "");
+    assert_int_equal(u.vit, MISS);
+    /* hanging: the first waits for a moment, then it is left alone */
+    kill(cache.pid, SIGSTOP);
+    ask_until(&r, pictures[0], AWAY);
+    kill(cache.pid, SIGCONT);
+    ask_until(&r, pictures[0], HIT);
+    /* gone, and back without its memory */
+    test_redis_kill(&cache);
+    ask_until(&r, pictures[0], AWAY);
+    test_redis_start(&cache, cache.dir, 0);
+    ask_until(&r, pictures[0], MISS);
+    ask_until(&r, pictures[0], HIT);
+    rig_stop(&r);
+    test_redis_kill(&cache);
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     (void)argv;
+    signal(SIGPIPE, SIG_IGN); /* hiredis */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(workers_batch_what_waits_and_give_the_same_bits),
         cmocka_unit_test(bad_pictures_fail_alone),
+        cmocka_unit_test(cache_gives_the_same_bits_whatever_its_server_does),
     };
     return cmocka_run_group_tests_name("vision_workers", tests, open_stages, close_stages);
 }
