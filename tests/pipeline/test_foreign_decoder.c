@@ -100,7 +100,6 @@ static void check_service_refuses(const char *pipeline) {
     test_ask_all(&s, &q, 1);
     assert_int_equal(q.status, 503);
     names_both(q.raw);
-    assert_non_null(strstr(q.raw, "pipeline_contract"));
     test_question_clear(&q);
     free(body);
     test_stop(up, SIGTERM, 30);
