@@ -1,7 +1,7 @@
 # Tyto: `make help` lists the targets.  The two that do everything, set-up included: `make run`, `make test`.
 #
-# One folder per program: services/NAME/*.c -> tyto-NAME, orchestration/*.c -> tyto.  Everything else is
-# libtyto.a.  A service's files apart from its main.c are in libtyto.a too: `tyto run`, the tests and the
+# One folder per program: services/NAME/*.c -> tyto-NAME, orchestration/*.c -> tyto, training/*.c ->
+# tyto-train.  Everything else is libtyto.a.  A service's files apart from its main.c are in libtyto.a too: `tyto run`, the tests and the
 # bench link the very file that the service ships.
 MODE  ?= release
 SAN   ?=
@@ -39,12 +39,13 @@ ISA.test_kernel_avx512vnni := $(ISA.test_kernel_avx512)
 ARCH_SRC := $(wildcard $(KERNELS.$(ARCH):%=common/math/arch/kernel_%.c))
 PROTO_C := $(patsubst proto/%.proto,$(GEN)/%.pb-c.c,$(wildcard proto/*.proto))
 SERVICES := $(notdir $(wildcard services/*))
-MAINS   := $(wildcard services/*/main.c) $(wildcard orchestration/main.c)
-LIB_SRC := $(wildcard common/*/*.c) $(ARCH_SRC) $(filter-out $(MAINS),$(wildcard services/*/*.c orchestration/*.c))
+MAINS   := $(wildcard services/*/main.c) orchestration/main.c training/main.c
+LIB_SRC := $(wildcard common/*/*.c) $(ARCH_SRC) \
+           $(filter-out $(MAINS),$(wildcard services/*/*.c orchestration/*.c training/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(OUT)/obj/%.o) $(PROTO_C:%.c=$(OUT)/obj/%.o)
 MAIN_OBJ := $(MAINS:%.c=$(OUT)/obj/%.o)
 BINS    := $(patsubst services/%/main.c,$(OUT)/bin/tyto-%,$(wildcard services/*/main.c)) \
-           $(patsubst orchestration/main.c,$(OUT)/bin/tyto,$(wildcard orchestration/main.c))
+           $(OUT)/bin/tyto $(OUT)/bin/tyto-train
 # A test is tests/<kind>/test_NAME.c; tests/support/*.c is linked to each.
 TEST_SRC := $(wildcard tests/*/test_*.c)
 TESTS    := $(TEST_SRC:tests/%.c=$(OUT)/tests/%)
@@ -79,6 +80,10 @@ $(OUT)/libtyto.a: $(LIB_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^
 
+$(OUT)/bin/tyto-train: $(OUT)/obj/training/main.o $(OUT)/libtyto.a
+	@mkdir -p $(@D)
+	@echo "  LD $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 $(OUT)/bin/tyto-%: $(OUT)/obj/services/%/main.o $(OUT)/libtyto.a
 	@mkdir -p $(@D)
 	@echo "  LD $@"

@@ -1,0 +1,88 @@
+#include "training/adamw.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { PIECE = 1 << 14 };
+
+int adamw_parse(const char *name) {
+    if (strcmp(name, "adamw_hf") == 0) return ADAMW_HF;
+    return strcmp(name, "adamw_torch") == 0 ? ADAMW_TORCH : -1;
+}
+
+double adamw_grad_norm(const param_set *s) {
+    double sum = 0;
+    for (int i = 0; i < s->n; i++) {
+        const param *p = s->item[i];
+        double part = 0;
+        for (int64_t k = 0; k < p->count && p->grad; k++)
+            part += (double)p->grad[k] * (double)p->grad[k];
+        sum += part;
+    }
+    return sqrt(sum);
+}
+
+double adamw_clip(double norm, double max) {
+    double factor = max / (norm + 1e-6);
+    return max > 0 && factor < 1 ? factor : 1;
+}
+
+/* What does not change from element to element, in f32 as PyTorch's scalars end up. */
+typedef struct {
+    param_set *s;
+    int64_t first, last;
+    adamw_kind kind;
+    float beta1, beta2, one_minus_1, one_minus_2, eps, step, root2, decay, scale;
+} job;
+
+static void update(const job *j, const param *p, int64_t from, int64_t to) {
+    float decay = p->decay ? j->decay : 0;
+    for (int64_t i = from; i < to; i++) {
+        float g = p->grad[i] * j->scale, x = p->value[i];
+        float m = p->m[i] = j->kind == ADAMW_TORCH ? p->m[i] + j->one_minus_1 * (g - p->m[i])
+                                                   : p->m[i] * j->beta1 + j->one_minus_1 * g;
+        float v = p->v[i] = p->v[i] * j->beta2 + j->one_minus_2 * g * g;
+        if (j->kind == ADAMW_TORCH) {
+            x *= 1 - decay;
+            x -= j->step * (m / (sqrtf(v) / j->root2 + j->eps));
+        } else {
+            x -= j->step * (m / (sqrtf(v) + j->eps));
+            x -= decay * x;
+        }
+        p->value[i] = x;
+    }
+}
+
+/* Elements [a, b) of the flat arrays: the parts of the parameters that lie there. */
+static void update_task(void *ctx, int task, int member) {
+    const job *j = ctx;
+    (void)member;
+    int64_t a = j->first + (int64_t)task * PIECE, b = a + PIECE < j->last ? a + PIECE : j->last;
+    for (int i = 0; i < j->s->n; i++) {
+        const param *p = j->s->item[i];
+        if (!p->grad || !p->touched) continue;
+        int64_t at = p->grad - j->s->grads;
+        int64_t from = a > at ? a - at : 0, to = b - at < p->count ? b - at : p->count;
+        if (from < to) update(j, p, from, to);
+    }
+}
+
+void adamw_step(const adamw *a, param_set *s, ty_pool *pool, int64_t t, double lr, double scale,
+                int64_t first, int64_t last) {
+    double c1 = 1 - pow(a->beta1, (double)t), c2 = 1 - pow(a->beta2, (double)t);
+    job j = {.s = s,
+             .first = first,
+             .last = last,
+             .kind = a->kind,
+             .beta1 = (float)a->beta1,
+             .beta2 = (float)a->beta2,
+             .one_minus_1 = (float)(1 - a->beta1),
+             .one_minus_2 = (float)(1 - a->beta2),
+             .eps = (float)a->eps,
+             .root2 = (float)sqrt(c2),
+             .decay = (float)(lr * a->weight_decay),
+             .scale = (float)scale};
+    j.step = (float)(a->kind == ADAMW_TORCH ? lr / c1 : lr * sqrt(c2) / c1);
+    if (last <= first) return;
+    ty_pool_run(pool, (int)((last - first + PIECE - 1) / PIECE), update_task, &j);
+}

@@ -1,0 +1,32 @@
+/*
+ * adamw.h - the two AdamW of the references, to the order of their roundings.
+ *
+ *   ADAMW_HF     transformers.AdamW, v1: eps is added before the bias correction, and the decay is
+ *                applied after the update, with the plain learning rate
+ *   ADAMW_TORCH  torch.optim.AdamW, v2: the decay first, eps after the bias correction
+ */
+#ifndef TRAIN_ADAMW_H
+#define TRAIN_ADAMW_H
+
+#include "common/math/pool.h"
+#include "training/param.h"
+
+typedef enum { ADAMW_HF, ADAMW_TORCH } adamw_kind;
+
+typedef struct {
+    adamw_kind kind;
+    double beta1, beta2, eps, weight_decay;
+} adamw;
+
+/* "adamw_hf", "adamw_torch"; -1 for another. */
+int adamw_parse(const char *name);
+/* Square root of the sum of squares of all gradients (f64 sums, so no order shows). */
+double adamw_grad_norm(const param_set *s);
+/* What clipping multiplies gradients by: max / (norm + 1e-6), at most 1; max 0: no clipping. */
+double adamw_clip(double norm, double max);
+/* Step t (from 1) on elements [first, last) of the flat arrays, gradients times `scale`.  Parameters
+ * that were not reached stay as they are, moments too. */
+void adamw_step(const adamw *a, param_set *s, ty_pool *pool, int64_t t, double lr, double scale,
+                int64_t first, int64_t last);
+
+#endif

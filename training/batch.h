@@ -1,0 +1,46 @@
+/*
+ * batch.h - what one pass reads: samples spliced into rows, without padding.
+ *
+ * Rows of text come first, then rows of pictures, whatever their place in the samples: so what differs
+ * between the two (embedding, v2's copies of weights) works on two runs of memory.  A sample's own
+ * order is in `order`.  Padding is not there at all: it only follows, so no position sees it.
+ */
+#ifndef TRAIN_BATCH_H
+#define TRAIN_BATCH_H
+
+#include "common/base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { OWL_IGNORE = -100 };
+
+/* One sample as the data set gives it: ids with placeholders (v1: a run of -1 of Q + 1 ids for each
+ * picture; v2: one -200 for each), and the label of each id, OWL_IGNORE where it is not learnt. */
+typedef struct {
+    const int32_t *id, *label;
+    int n;
+    int n_picture; /* pictures that belong to the sample, in order */
+} owl_sample;
+
+typedef struct {
+    int n_sample, n_picture;
+    const float *pixels; /* [n_picture, 3, S, S], borrowed */
+    int n_row, n_text, n_visual;
+    int32_t *token; /* [n_text] */
+    int *visual;    /* [n_visual] picture * (Q + 1) + row of it */
+    int *start;     /* [n_sample + 1] into order */
+    int *order;     /* [n_row] row of each position, sample by sample */
+    int *position;  /* [n_row] of each row, within its sample */
+    int n_target;
+    int *target_row; /* [n_target] the row that predicts, rising */
+    int32_t *target; /* [n_target] the token to predict */
+} owl_batch;
+
+/* Splices.  version 1 or 2 (0: no pictures), visual_rows Q + 1.  Fails: TY_EINVAL (more placeholders than
+ * pictures, an id outside the vocabulary, longer than n_ctx), TY_ENOMEM. */
+ty_status owl_batch_make(owl_batch *b, int version, int visual_rows, int n_vocab, int n_ctx,
+                         const owl_sample *sample, int n_sample, const float *pixels, ty_err *err);
+void owl_batch_clear(owl_batch *b);
+
+#endif

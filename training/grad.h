@@ -1,0 +1,65 @@
+/*
+ * grad.h - one backward per forward, for the operations of common/math/nn.h and the loss: everything
+ * that is not a matrix product.  A backward gets the forward's inputs again (never its statistics:
+ * they are recomputed) and the gradient of its output.
+ *
+ * All f32, row-major, rows spread over the pool (NULL: the caller alone).  Sums over rows (gradients
+ * of weights) are made column by column, each in the order of the rows, so their bits do not depend on
+ * the number of threads.  Gradients of weights are added to; gradients of inputs are written, unless
+ * `add`.
+ */
+#ifndef TRAIN_GRAD_H
+#define TRAIN_GRAD_H
+
+#include "common/math/nn.h"
+
+#include <stdbool.h>
+
+/* y = (x - mean) / sqrt(var + eps) * w + b.  dx may be dy; dx, dw and db may be NULL.
+ *   x, dy, dx [rows, n]; w, dw, db [n].  Fails: TY_ENOMEM (two numbers a row). */
+ty_status grad_layernorm(ty_pool *p, const float *x, const float *dy, int64_t rows, int64_t n,
+                         const float *w, float eps, float *dx, bool add, float *dw, float *db,
+                         ty_err *err);
+/* y = x / sqrt(mean(x^2) + eps) * w. */
+ty_status grad_rmsnorm(ty_pool *p, const float *x, const float *dy, int64_t rows, int64_t n,
+                       const float *w, float eps, float *dx, bool add, float *dw, ty_err *err);
+/* y = x sigmoid(1.702 x), n elements; dx may be dy. */
+void grad_quick_gelu(ty_pool *p, const float *x, const float *dy, int64_t n, float *dx);
+/* y = silu(gate) up, n elements; d_up may be dy. */
+void grad_silu_mul(ty_pool *p, const float *gate, const float *up, const float *dy, int64_t n,
+                   float *d_gate, float *d_up);
+/* sum[c] += sum over rows of dy[r][c]: the gradient of a bias; rows ld apart. */
+void grad_bias(ty_pool *p, const float *dy, int64_t rows, int64_t n, int64_t ld, float *sum);
+
+/*
+ * Cross-entropy of rows of logits, in place: logits become their gradient,
+ *     (softmax(logits[r]) - onehot(target[r])) * weight
+ * loss[r] = log(sum exp(logits[r])) - logits[r][target[r]].
+ */
+void grad_cross_entropy(ty_pool *p, float *logits, int64_t rows, int64_t n, const int32_t *target,
+                        float weight, float *loss);
+
+/*
+ * Multi-head attention, forward and backward, over sequences whose rows may lie anywhere: the rows of
+ * sequence s are q_row[q_start[s] .. q_start[s + 1]), its keys and values likewise (q_row NULL: row i
+ * is i).  Causal: query t sees keys 0..t (as many queries as keys).  Head h of a row starts at
+ * base + row * ld + h * hd.
+ */
+typedef struct {
+    const float *q, *k, *v;
+    int64_t ldq, ldk, ldv, hdq, hdk, hdv;
+    int n_seq, n_head, d;
+    const int *q_start, *q_row, *kv_start, *kv_row; /* starts: n_seq + 1 numbers */
+    float scale;
+    bool causal;
+} grad_attention;
+
+/* ctx[row] of every query row, heads side by side, rows ldo apart.  Fails: TY_ENOMEM. */
+ty_status attention_forward(ty_pool *p, const grad_attention *a, float *ctx, int64_t ldo,
+                            ty_err *err);
+/* dq, dk, dv lie as q, k and v do and are written (rows of no sequence are left alone).
+ * Fails: TY_ENOMEM. */
+ty_status attention_backward(ty_pool *p, const grad_attention *a, const float *dctx, int64_t ldo,
+                             float *dq, float *dk, float *dv, ty_err *err);
+
+#endif

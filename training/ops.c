@@ -1,0 +1,171 @@
+/*
+ * ops.c - the operations of a pass: layers of owl.h on rows, forward and backward (pass.h).
+ */
+#include "training/pass.h"
+#include "common/math/matmul.h"
+#include "training/grad.h"
+
+#include <string.h>
+
+void op_fail(train_run *r, ty_status st) {
+    if (r->st == TY_OK) r->st = st;
+}
+
+float *op_floats(train_run *r, int64_t n) {
+    if (r->st != TY_OK) return NULL;
+    float *x = ty_arena_array(r->arena, (size_t)n, sizeof *x);
+    if (!x)
+        op_fail(r,
+                ty_fail(&r->err, TY_ENOMEM,
+                        "no memory for activations (%zu bytes are in use): make the batch smaller",
+                        ty_arena_bytes(r->arena)));
+    return x;
+}
+
+float *op_zeros(train_run *r, int64_t n) {
+    float *x = op_floats(r, n);
+    if (x) memset(x, 0, (size_t)n * sizeof *x);
+    return x;
+}
+
+static void product(train_run *r, const ty_matmul *m) {
+    if (r->st != TY_OK) return;
+    r->flops += 2.0 * (double)m->M * (double)m->N * (double)m->K;
+    op_fail(r, ty_matmul_run(m, r->pool, &r->err));
+}
+
+/* A weight as [out, in]: the patch convolution has four dimensions. */
+static int64_t out_of(const param *w) {
+    return w->shape[0];
+}
+static int64_t in_of(const param *w) {
+    return w->count / w->shape[0];
+}
+
+/* y (+)= x w^T */
+static void times_w(train_run *r, const param *w, const float *x, int64_t rows, float *y,
+                    bool add) {
+    ty_matmul m = {.M = rows,
+                   .N = out_of(w),
+                   .K = in_of(w),
+                   .a = x,
+                   .lda = in_of(w),
+                   .b = w->data,
+                   .b_type = w->type,
+                   .ldb = in_of(w),
+                   .b_stored_nk = true,
+                   .c = y,
+                   .ldc = out_of(w),
+                   .add = add};
+    product(r, &m);
+}
+
+/* dx (+)= dy w */
+static void times_w_back(train_run *r, const param *w, const float *dy, int64_t rows, float *dx,
+                         bool add) {
+    ty_matmul m = {.M = rows,
+                   .N = in_of(w),
+                   .K = out_of(w),
+                   .a = dy,
+                   .lda = out_of(w),
+                   .b = w->data,
+                   .b_type = w->type,
+                   .ldb = in_of(w),
+                   .c = dx,
+                   .ldc = in_of(w),
+                   .add = add};
+    product(r, &m);
+}
+
+/* w's gradient += dy^T x */
+static void weight_gradient(train_run *r, param *w, const float *x, const float *dy, int64_t rows) {
+    if (!w->grad) return;
+    w->touched = true;
+    ty_matmul m = {.M = out_of(w),
+                   .N = in_of(w),
+                   .K = rows,
+                   .a = dy,
+                   .lda = out_of(w),
+                   .a_stored_km = true,
+                   .b = x,
+                   .b_type = TY_F32,
+                   .ldb = in_of(w),
+                   .c = w->grad,
+                   .ldc = in_of(w),
+                   .add = true};
+    product(r, &m);
+}
+
+static void add_bias(train_run *r, const param *b, int64_t rows, float *y) {
+    if (r->st != TY_OK) return;
+    for (int64_t i = 0; i < rows; i++, y += b->count)
+        for (int64_t c = 0; c < b->count; c++) y[c] += b->value[c];
+}
+
+static void scale(float *x, int64_t n, float s) {
+    for (int64_t i = 0; i < n; i++) x[i] *= s;
+}
+
+/* scale (x a^T): what both directions of a low-rank layer need. */
+static float *low_rank(train_run *r, const owl_linear *l, const float *x, int64_t rows) {
+    int64_t rank = out_of(l->lora_a);
+    float *u = op_floats(r, rows * rank);
+    times_w(r, l->lora_a, x, rows, u, false);
+    if (r->st == TY_OK) scale(u, rows * rank, l->scale);
+    return u;
+}
+
+void op_linear(train_run *r, const owl_linear *l, const float *x, int64_t rows, float *y) {
+    if (r->st != TY_OK || rows <= 0) return;
+    times_w(r, l->w, x, rows, y, false);
+    if (l->b) add_bias(r, l->b, rows, y);
+    if (l->lora_a) times_w(r, l->lora_b, low_rank(r, l, x, rows), rows, y, true);
+}
+
+static void low_rank_back(train_run *r, const owl_linear *l, const float *x, const float *dy,
+                          int64_t rows, float *dx) {
+    int64_t rank = out_of(l->lora_a);
+    weight_gradient(r, l->lora_b, low_rank(r, l, x, rows), dy, rows);
+    float *du = op_floats(r, rows * rank);
+    times_w_back(r, l->lora_b, dy, rows, du, false);
+    if (r->st == TY_OK) scale(du, rows * rank, l->scale);
+    weight_gradient(r, l->lora_a, x, du, rows);
+    if (dx) times_w_back(r, l->lora_a, du, rows, dx, true);
+}
+
+void op_linear_back(train_run *r, const owl_linear *l, const float *x, const float *dy,
+                    int64_t rows, float *dx, bool add) {
+    if (r->st != TY_OK || rows <= 0) return;
+    weight_gradient(r, l->w, x, dy, rows);
+    if (l->b && l->b->grad) {
+        l->b->touched = true;
+        grad_bias(r->pool, dy, rows, l->b->count, l->b->count, l->b->grad);
+    }
+    if (dx) times_w_back(r, l->w, dy, rows, dx, add);
+    if (l->lora_a) low_rank_back(r, l, x, dy, rows, dx);
+}
+
+void op_norm(train_run *r, const owl_norm *n, const float *x, int64_t rows, float *y) {
+    if (r->st != TY_OK) return;
+    if (n->b)
+        ty_layernorm(r->pool, x, rows, n->w->count, n->w->value, n->b->value, n->eps, y);
+    else
+        ty_rmsnorm(r->pool, x, rows, n->w->count, n->w->value, n->eps, y);
+}
+
+void op_norm_back(train_run *r, const owl_norm *n, const float *x, const float *dy, int64_t rows,
+                  float *dx, bool add) {
+    if (r->st != TY_OK || rows <= 0) return;
+    if (n->w->grad) n->w->touched = true;
+    if (n->b && n->b->grad) n->b->touched = true;
+    if (n->b)
+        op_fail(r, grad_layernorm(r->pool, x, dy, rows, n->w->count, n->w->value, n->eps, dx, add,
+                                  n->w->grad, n->b->grad, &r->err));
+    else
+        op_fail(r, grad_rmsnorm(r->pool, x, dy, rows, n->w->count, n->w->value, n->eps, dx, add,
+                                n->w->grad, &r->err));
+}
+
+void op_add(train_run *r, float *y, const float *x, int64_t n) {
+    if (r->st == TY_OK) ty_add(r->pool, y, x, n);
+}

@@ -1,0 +1,181 @@
+#include "training/param.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static ty_status no_memory(const char *name, ty_err *err) {
+    return ty_fail(err, TY_ENOMEM, "no memory for parameter %s", name);
+}
+
+static void *bytes_of(size_t n) {
+    return aligned_alloc(64, (n + 127) / 64 * 64);
+}
+
+static ty_status add(param_set *s, const char *name, int n_dim, const int64_t *shape, param **out,
+                     ty_err *err) {
+    if (s->n == s->cap) {
+        int cap = s->cap ? 2 * s->cap : 128;
+        param **item = realloc(s->item, (size_t)cap * sizeof(param *));
+        if (!item) return no_memory(name, err);
+        s->item = item;
+        s->cap = cap;
+    }
+    param *p = calloc(1, sizeof *p);
+    if (!p) return no_memory(name, err);
+    s->item[s->n++] = p;
+    size_t len = strlen(name);
+    if (len >= sizeof p->name)
+        return ty_fail(err, TY_ELIMIT, "parameter name %.200s is too long", name);
+    memcpy(p->name, name, len + 1);
+    p->n_dim = n_dim;
+    p->count = 1;
+    for (int i = 0; i < n_dim; i++) p->count *= p->shape[i] = shape[i];
+    p->type = TY_F32;
+    *out = p;
+    return TY_OK;
+}
+
+static ty_status check_shape(const char *name, const ty_tensor *t, int n_dim, const int64_t *shape,
+                             ty_err *err) {
+    bool same = t->n_dim == n_dim;
+    for (int i = 0; i < n_dim && same; i++) same = shape[i] < 0 || t->shape[i] == shape[i];
+    if (same) return TY_OK;
+    ty_tensor want = {.n_dim = n_dim};
+    memcpy(want.shape, shape, (size_t)n_dim * sizeof *shape);
+    char got[96], wanted[96];
+    return ty_fail(err, TY_ESHAPE, "%s is %s, want %s", name,
+                   ty_tensor_shape_text(t, got, sizeof got),
+                   ty_tensor_shape_text(&want, wanted, sizeof wanted));
+}
+
+static bool narrow(int type) {
+    return type == TY_BF16 || type == TY_F16 || type == TY_Q8_0 || type == TY_Q4_0;
+}
+
+/* The type that a parameter is kept in: floats, but for frozen matrices. */
+static ty_dtype kept_type(const param *p, const param_source *src, ty_dtype stored) {
+    int type = src->frozen_type < 0 ? (int)stored : src->frozen_type;
+    bool blocks = type == TY_Q8_0 || type == TY_Q4_0;
+    if (p->train || p->n_dim != 2 || !narrow(type)) return TY_F32;
+    if (blocks && p->shape[1] % TY_QBLOCK) return TY_F32;
+    return (ty_dtype)type;
+}
+
+/* Row by row, so that a matrix is in memory once as floats at most for its widest row. */
+static ty_status convert(param *p, const ty_tensor *t, ty_err *err) {
+    size_t cols = (size_t)p->shape[p->n_dim - 1], rows = (size_t)p->count / cols;
+    size_t row = ty_dtype_bytes(p->type, cols);
+    p->data = bytes_of(rows * row);
+    if (!p->data) return no_memory(p->name, err);
+    if (p->type == t->dtype) {
+        memcpy(p->data, t->data, rows * row);
+        return TY_OK;
+    }
+    float *wide = malloc(cols * sizeof *wide);
+    if (!wide) return no_memory(p->name, err);
+    for (size_t r = 0; r < rows; r++) {
+        ty_dtype_to_f32(t->dtype, t->data, r * cols, cols, wide);
+        ty_dtype_from_f32(p->type, wide, cols, (uint8_t *)p->data + r * row);
+    }
+    free(wide);
+    return TY_OK;
+}
+
+static bool ends_with(const char *s, const char *end) {
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+ty_status param_read(param_set *s, const param_source *src, const char *name, int n_dim,
+                     const int64_t *shape, bool norm, param **out, ty_err *err) {
+    ty_loaded l = {0};
+    param *p = NULL;
+    ty_status st = ty_checkpoint_load(src->checkpoint, name, &l, err);
+    if (st == TY_OK) st = check_shape(name, &l.t, n_dim, shape, err);
+    if (st == TY_OK) st = add(s, name, n_dim, l.t.shape, &p, err);
+    if (st == TY_OK) {
+        p->train = src->trains && src->trains(src->ctx, name);
+        p->decay = !norm && !ends_with(name, ".bias");
+        p->type = kept_type(p, src, l.t.dtype);
+        st = convert(p, &l.t, err);
+        p->value = p->type == TY_F32 ? p->data : NULL;
+    }
+    ty_checkpoint_release(&l);
+    *out = p;
+    return st;
+}
+
+ty_status param_new(param_set *s, const char *name, int n_dim, const int64_t *shape, param **out,
+                    ty_err *err) {
+    param *p = NULL;
+    ty_status st = add(s, name, n_dim, shape, &p, err);
+    if (st != TY_OK) return st;
+    p->train = p->decay = true;
+    p->data = p->value = bytes_of((size_t)p->count * sizeof(float));
+    if (!p->data) return no_memory(name, err);
+    memset(p->data, 0, (size_t)p->count * sizeof(float));
+    *out = p;
+    return TY_OK;
+}
+
+ty_status param_settle(param_set *s, ty_err *err) {
+    for (int i = 0; i < s->n; i++)
+        if (s->item[i]->train) s->n_value += (s->item[i]->count + 15) / 16 * 16;
+    size_t bytes = (size_t)s->n_value * sizeof(float);
+    float **all[] = {&s->values, &s->grads, &s->m, &s->v};
+    for (int i = 0; i < 4; i++) {
+        *all[i] = bytes_of(bytes);
+        if (!*all[i])
+            return ty_fail(err, TY_ENOMEM, "no memory for %zu bytes of training state", 4 * bytes);
+        memset(*all[i], 0, bytes);
+    }
+    int64_t at = 0;
+    for (int i = 0; i < s->n; i++) {
+        param *p = s->item[i];
+        if (!p->train) continue;
+        memcpy(s->values + at, p->data, (size_t)p->count * sizeof(float));
+        free(p->data);
+        p->data = p->value = s->values + at;
+        p->grad = s->grads + at;
+        p->m = s->m + at;
+        p->v = s->v + at;
+        at += (p->count + 15) / 16 * 16;
+    }
+    return TY_OK;
+}
+
+param *param_find(const param_set *s, const char *name) {
+    for (int i = 0; i < s->n; i++)
+        if (strcmp(s->item[i]->name, name) == 0) return s->item[i];
+    return NULL;
+}
+
+size_t param_bytes(const param_set *s) {
+    size_t bytes = 4 * (size_t)s->n_value * sizeof(float);
+    for (int i = 0; i < s->n; i++)
+        if (!s->item[i]->train)
+            bytes += ty_dtype_bytes(s->item[i]->type, (size_t)s->item[i]->count);
+    return bytes;
+}
+
+void param_zero_grads(param_set *s) {
+    memset(s->grads, 0, (size_t)s->n_value * sizeof(float));
+    for (int i = 0; i < s->n; i++) s->item[i]->touched = false;
+}
+
+void param_floats(const param *p, int64_t first, int64_t n, float *out) {
+    ty_dtype_to_f32(p->type, p->data, (size_t)first, (size_t)n, out);
+}
+
+void param_set_clear(param_set *s) {
+    for (int i = 0; i < s->n; i++) {
+        if (!s->values || !s->item[i]->train) free(s->item[i]->data);
+        free(s->item[i]);
+    }
+    free(s->item);
+    free(s->values);
+    free(s->grads);
+    free(s->m);
+    free(s->v);
+    memset(s, 0, sizeof *s);
+}

@@ -1,0 +1,69 @@
+/*
+ * pass.c - a whole batch: pictures through ViT and abstractor, rows through the language model, and
+ * back as far down as something trains.
+ */
+#include "training/pass.h"
+
+/* Does anything between these two names' parts train? */
+static bool any_trains(const owl *m, const param *from, const param *to) {
+    bool inside = false;
+    for (int i = 0; i < m->params.n; i++) {
+        const param *p = m->params.item[i];
+        if (p == from) inside = true;
+        if (p == to) return false;
+        if (inside && p->grad) return true;
+    }
+    return false;
+}
+
+static bool vit_trains(const owl *m) {
+    return m->version && any_trains(m, m->cls, m->query);
+}
+static bool visual_trains(const owl *m) {
+    return m->version && any_trains(m, m->cls, m->embed);
+}
+
+/* From the gradient of the visual tokens down to the pixels. */
+static void visual_backward(train_run *r, const owl *m, vit_pass *vit, abstractor_pass *abstractor,
+                            const float *d_tokens) {
+    float *d = vit_trains(m) ? op_floats(r, vit->rows * m->vit.width) : NULL;
+    if (r->st != TY_OK) return;
+    abstractor_backward(r, m, abstractor, d_tokens, d);
+    if (d) vit_backward(r, m, vit, d);
+}
+
+static double run(train_run *r, const owl *m, const owl_batch *b, float weight, bool backward) {
+    vit_pass vit = {0};
+    abstractor_pass abstractor = {0};
+    llm_pass llm = {0};
+    float *d = NULL, *d_tokens = NULL;
+    /* v2 runs the zero pictures of text samples too: their parameters count as reached. */
+    bool visual = m->version && b->n_picture > 0;
+    if (visual) {
+        vit_forward(r, m, b->pixels, b->n_picture, &vit);
+        if (r->st == TY_OK)
+            abstractor_forward(r, m, vit.features, b->n_picture, (int)(vit.rows / vit.n),
+                               &abstractor);
+    }
+    if (r->st == TY_OK) llm_forward(r, m, b, abstractor.tokens, &llm);
+    if (backward) {
+        d = op_floats(r, (int64_t)b->n_row * m->llm.width);
+        if (visual && visual_trains(m))
+            d_tokens =
+                op_floats(r, (int64_t)b->n_picture * (m->abstractor.n_query + 1) * m->llm.width);
+    }
+    if (r->st != TY_OK) return 0;
+    llm_loss(r, m, &llm, weight, d);
+    if (backward && r->st == TY_OK) llm_backward(r, m, &llm, d, d_tokens);
+    if (d_tokens && r->st == TY_OK) visual_backward(r, m, &vit, &abstractor, d_tokens);
+    return llm.loss;
+}
+
+ty_status pass_run(train_run *r, const owl *m, const owl_batch *b, float weight, bool backward,
+                   double *loss, ty_err *err) {
+    r->st = TY_OK;
+    ty_arena_reset(r->arena);
+    *loss = run(r, m, b, weight, backward);
+    if (r->st != TY_OK && err) *err = r->err;
+    return r->st;
+}

@@ -1,0 +1,187 @@
+/*
+ * pass_vit.c - the vision transformer forward and backward (pass.h).  The forward is that of
+ * services/vit/vit.c, operation by operation, but keeps what the backward needs.
+ */
+#include "common/math/nn.h"
+#include "training/grad.h"
+#include "training/pass.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Picture b's patches, row-major, each as [3, p, p]: the order of the convolution's weight. */
+static void unfold(const ty_vit_dims *d, const float *pixels, int n, float *out) {
+    size_t s = (size_t)d->image_size, p = (size_t)d->patch_size, g = s / p;
+    for (int b = 0; b < n; b++)
+        for (size_t cell = 0; cell < g * g; cell++)
+            for (size_t c = 0; c < 3; c++)
+                for (size_t y = 0; y < p; y++, out += p)
+                    memcpy(out,
+                           pixels + (((size_t)b * 3 + c) * s + cell / g * p + y) * s + cell % g * p,
+                           p * sizeof *out);
+}
+
+static int n_token(const ty_vit_dims *d) {
+    int grid = d->image_size / d->patch_size;
+    return grid * grid + 1;
+}
+
+static void embed(train_run *r, const owl *m, const float *pixels, vit_pass *p) {
+    const ty_vit_dims *d = &m->vit;
+    int64_t c = d->width, tokens = n_token(d), patch = 3 * (int64_t)d->patch_size * d->patch_size;
+    int64_t n_patch = p->n * (tokens - 1);
+    p->patches = op_floats(r, n_patch * patch);
+    float *projected = op_floats(r, n_patch * c);
+    p->embedded = op_floats(r, p->rows * c);
+    if (r->st != TY_OK) return;
+    unfold(d, pixels, p->n, p->patches);
+    op_linear(r, &m->patch_embed, p->patches, n_patch, projected);
+    const float *position = m->position->value;
+    for (int64_t i = 0; i < p->rows && r->st == TY_OK; i++) {
+        int64_t b = i / tokens, t = i % tokens;
+        const float *x = t == 0 ? m->cls->value : projected + (b * (tokens - 1) + t - 1) * c;
+        for (int64_t k = 0; k < c; k++) p->embedded[i * c + k] = x[k] + position[t * c + k];
+    }
+    op_norm(r, &m->vit_pre, p->embedded, p->rows, p->x[0]);
+}
+
+/* Gradient of the embedded rows, d, to class token, positions and the patch convolution. */
+static void embed_back(train_run *r, const owl *m, const vit_pass *p, const float *d) {
+    int64_t c = m->vit.width, tokens = n_token(&m->vit);
+    float *projected = op_floats(r, p->n * (tokens - 1) * c);
+    if (r->st != TY_OK) return;
+    m->cls->touched = m->position->touched = true;
+    for (int64_t i = 0; i < p->rows; i++) {
+        int64_t b = i / tokens, t = i % tokens;
+        const float *row = d + i * c;
+        if (m->position->grad)
+            for (int64_t k = 0; k < c; k++) m->position->grad[t * c + k] += row[k];
+        if (t == 0 && m->cls->grad)
+            for (int64_t k = 0; k < c; k++) m->cls->grad[k] += row[k];
+        if (t > 0) memcpy(projected + (b * (tokens - 1) + t - 1) * c, row, (size_t)c * sizeof *row);
+    }
+    op_linear_back(r, &m->patch_embed, p->patches, projected, p->n * (tokens - 1), NULL, false);
+}
+
+static void keep(train_run *r, const owl *m, const vit_pass *p, vit_kept *k) {
+    int64_t plane = p->rows * m->vit.width, wide = p->rows * m->vit.n_ff;
+    k->normed = op_floats(r, plane);
+    k->qkv = op_floats(r, 3 * plane);
+    k->ctx = op_floats(r, plane);
+    k->middle = op_floats(r, plane);
+    k->normed2 = op_floats(r, plane);
+    k->wide = op_floats(r, wide);
+    k->gelu = op_floats(r, wide);
+}
+
+/* Head h's q, k and v stand side by side in a row of qkv. */
+static void attend(train_run *r, const owl *m, const vit_pass *p, const vit_kept *k) {
+    int64_t c = m->vit.width, d = c / m->vit.n_head;
+    ty_attention a = {.q = k->qkv,
+                      .k = k->qkv + d,
+                      .v = k->qkv + 2 * d,
+                      .ldq = 3 * c,
+                      .ldk = 3 * c,
+                      .ldv = 3 * c,
+                      .hdq = 3 * d,
+                      .hdk = 3 * d,
+                      .hdv = 3 * d,
+                      .n_batch = p->n,
+                      .n_q = n_token(&m->vit),
+                      .n_kv = n_token(&m->vit),
+                      .n_head = m->vit.n_head,
+                      .d = (int)d,
+                      .scale = 1.0f / sqrtf((float)d),
+                      .ctx = k->ctx,
+                      .ldo = c};
+    if (r->st == TY_OK) op_fail(r, ty_attention_full(r->pool, &a, &r->err));
+}
+
+static void attend_back(train_run *r, const owl *m, const vit_pass *p, const vit_kept *k,
+                        const float *dctx, float *dqkv) {
+    int64_t c = m->vit.width, d = c / m->vit.n_head;
+    int *start = ty_arena_array(r->arena, (size_t)p->n + 1, sizeof *start);
+    if (!start) op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for %d pictures", p->n));
+    if (r->st != TY_OK) return;
+    for (int i = 0; i <= p->n; i++) start[i] = i * n_token(&m->vit);
+    grad_attention a = {.q = k->qkv,
+                        .k = k->qkv + d,
+                        .v = k->qkv + 2 * d,
+                        .ldq = 3 * c,
+                        .ldk = 3 * c,
+                        .ldv = 3 * c,
+                        .hdq = 3 * d,
+                        .hdk = 3 * d,
+                        .hdv = 3 * d,
+                        .n_seq = p->n,
+                        .n_head = m->vit.n_head,
+                        .d = (int)d,
+                        .q_start = start,
+                        .kv_start = start,
+                        .scale = 1.0f / sqrtf((float)d)};
+    op_fail(r, attention_backward(r->pool, &a, dctx, c, dqkv, dqkv + d, dqkv + 2 * d, &r->err));
+}
+
+static void layer_forward(train_run *r, const owl *m, const vit_pass *p, int i, vit_kept *k,
+                          float *out) {
+    const owl_vit_layer *l = &m->vit_layer[i];
+    int64_t plane = p->rows * m->vit.width, wide = p->rows * m->vit.n_ff;
+    op_norm(r, &l->before_attention, p->x[i], p->rows, k->normed);
+    op_linear(r, &l->qkv, k->normed, p->rows, k->qkv);
+    attend(r, m, p, k);
+    op_linear(r, &l->dense, k->ctx, p->rows, k->middle);
+    op_add(r, k->middle, p->x[i], plane);
+    op_norm(r, &l->before_mlp, k->middle, p->rows, k->normed2);
+    op_linear(r, &l->fc1, k->normed2, p->rows, k->wide);
+    if (r->st != TY_OK) return;
+    memcpy(k->gelu, k->wide, (size_t)wide * sizeof *k->gelu);
+    ty_quick_gelu(r->pool, k->gelu, p->rows, m->vit.n_ff, m->vit.n_ff);
+    if (!out) return;
+    op_linear(r, &l->fc2, k->gelu, p->rows, out);
+    op_add(r, out, k->middle, plane);
+}
+
+/* d: the gradient of the layer's output, becomes that of its input. */
+static void layer_backward(train_run *r, const owl *m, const vit_pass *p, int i, const vit_kept *k,
+                           float *d, float *plane, float *wide) {
+    const owl_vit_layer *l = &m->vit_layer[i];
+    op_linear_back(r, &l->fc2, k->gelu, d, p->rows, wide, false);
+    if (r->st == TY_OK) grad_quick_gelu(r->pool, k->wide, wide, p->rows * m->vit.n_ff, wide);
+    op_linear_back(r, &l->fc1, k->normed2, wide, p->rows, plane, false);
+    op_norm_back(r, &l->before_mlp, k->middle, plane, p->rows, d, true);
+    op_linear_back(r, &l->dense, k->ctx, d, p->rows, plane, false);
+    attend_back(r, m, p, k, plane, wide);
+    op_linear_back(r, &l->qkv, k->normed, wide, p->rows, plane, false);
+    op_norm_back(r, &l->before_attention, p->x[i], plane, p->rows, d, true);
+}
+
+void vit_forward(train_run *r, const owl *m, const float *pixels, int n, vit_pass *p) {
+    int layers = m->vit.n_layer, n_kept = r->recompute ? 1 : layers;
+    *p = (vit_pass){.n = n, .rows = (int64_t)n * n_token(&m->vit)};
+    p->x = ty_arena_array(r->arena, (size_t)layers + 1, sizeof *p->x);
+    p->kept = ty_arena_array(r->arena, (size_t)n_kept, sizeof *p->kept);
+    if (!p->x || !p->kept) op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for the ViT"));
+    for (int i = 0; i <= layers && r->st == TY_OK; i++)
+        p->x[i] = op_floats(r, p->rows * m->vit.width);
+    for (int i = 0; i < n_kept && r->st == TY_OK; i++) keep(r, m, p, &p->kept[i]);
+    p->features = op_floats(r, p->rows * m->vit.width);
+    embed(r, m, pixels, p);
+    for (int i = 0; i < layers && r->st == TY_OK; i++)
+        layer_forward(r, m, p, i, &p->kept[r->recompute ? 0 : i], p->x[i + 1]);
+    if (r->st == TY_OK) op_norm(r, &m->vit_post, p->x[layers], p->rows, p->features);
+}
+
+void vit_backward(train_run *r, const owl *m, vit_pass *p, float *d) {
+    int64_t c = m->vit.width, f = m->vit.n_ff;
+    float *plane = op_floats(r, p->rows * c),
+          *wide = op_floats(r, p->rows * (f > 3 * c ? f : 3 * c));
+    if (r->st != TY_OK) return;
+    op_norm_back(r, &m->vit_post, p->x[m->vit.n_layer], d, p->rows, d, false);
+    for (int i = m->vit.n_layer - 1; i >= 0 && r->st == TY_OK; i--) {
+        vit_kept *k = &p->kept[r->recompute ? 0 : i];
+        if (r->recompute) layer_forward(r, m, p, i, k, NULL);
+        layer_backward(r, m, p, i, k, d, plane, wide);
+    }
+    op_norm_back(r, &m->vit_pre, p->embedded, d, p->rows, d, false);
+    embed_back(r, m, p, d);
+}

@@ -1,0 +1,22 @@
+#include "training/random.h"
+#include "common/model/logits.h"
+
+#include <math.h>
+
+double random_unit(uint64_t seed, uint64_t stream, uint64_t index) {
+    /* Two keys into one: stream and seed meet in an odd multiplier, so that streams do not overlap. */
+    return ty_draw(seed ^ (stream + 1) * 0x9E3779B97F4A7C15u, index);
+}
+
+void random_uniform(uint64_t seed, uint64_t stream, double bound, int64_t n, float *out) {
+    for (int64_t i = 0; i < n; i++)
+        out[i] = (float)((2 * random_unit(seed, stream, (uint64_t)i) - 1) * bound);
+}
+
+void random_normal(uint64_t seed, uint64_t stream, double deviation, int64_t n, float *out) {
+    for (int64_t i = 0; i < n; i++) {
+        double u = 1 - random_unit(seed, stream, 2 * (uint64_t)i);
+        double v = random_unit(seed, stream, 2 * (uint64_t)i + 1);
+        out[i] = (float)(deviation * sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
+    }
+}

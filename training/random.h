@@ -1,0 +1,17 @@
+/*
+ * random.h - random numbers that depend on (seed, stream, index) alone (Philox): no state, so a run that
+ * is resumed, or shared out over ranks, draws the same.
+ */
+#ifndef TRAIN_RANDOM_H
+#define TRAIN_RANDOM_H
+
+#include <stdint.h>
+
+/* In [0, 1). */
+double random_unit(uint64_t seed, uint64_t stream, uint64_t index);
+/* In [-bound, bound): n numbers. */
+void random_uniform(uint64_t seed, uint64_t stream, double bound, int64_t n, float *out);
+/* Normal with mean 0: n numbers (Box-Muller). */
+void random_normal(uint64_t seed, uint64_t stream, double deviation, int64_t n, float *out);
+
+#endif
