@@ -240,8 +240,9 @@ static void check_together(const test_service *s, char **body, char **want) {
 }
 
 static void answers_equal_run_when_alone_and_among_eight(const char *transport) {
-    test_service s =
-        test_service_up(pipeline, (char *[]){ARG("--transport"), ARG(transport), NULL});
+    /* without the cache: each picture is computed again, in batches */
+    test_service s = test_service_up(pipeline, (char *[]){ARG("--transport"), ARG(transport),
+                                                          ARG("--cache-url"), ARG("none"), NULL});
     char *want[QUESTIONS], *body[QUESTIONS];
     for (int i = 0; i < QUESTIONS; i++) {
         const char *more = i % 2 ? "\"max_tokens\": 40, \"ignore_eos\": true"
