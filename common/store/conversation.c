@@ -116,7 +116,7 @@ static const char DELETE[] =
 
 /* Only the pictures that the turns name go along.  A quote inside a JSON text has a backslash before it, so no
  * words of a turn can look like the key. */
-static const char FORK[] =
+static const char FORK[] = SHOW
     "local new, n, model, max_bytes, max_count = ARGV[4], num(ARGV[5]), ARGV[6], num(ARGV[7]), "
     "num(ARGV[8])\n"
     "local to = 'tyto:conv:' .. new\n"
@@ -147,7 +147,7 @@ static const char FORK[] =
     "redis.call('HSET', to, 'owner', owner, 'model', model, 'title', get(id, 'title'), 'created', "
     "now, 'updated', now, 'version', 1, 'turns', n, 'bytes', bytes)\n"
     "keep(new)\n"
-    "return {'OK', 1}\n";
+    "return {'OK', {info(new)}}\n";
 
 /* ---- making commands ---- */
 

@@ -74,7 +74,7 @@ ty_status ty_conversation_list(ty_store_command *c, const char *owner, const cha
 ty_status ty_conversation_delete(ty_store_command *c, const char *id, const char *owner,
                                  ty_err *err);
 /* A new conversation with the first n_turn turns of another and the pictures in them; model "": as before.
- * TY_ENOTFOUND; TY_EINVAL: there are fewer turns; TY_ELIMIT. */
+ * TY_ENOTFOUND; TY_EINVAL: there are fewer turns; TY_ELIMIT.  Reply (ty_conversation_read_list): it alone. */
 ty_status ty_conversation_fork(ty_store_command *c, const char *id, const char *new_id,
                                const char *owner, int n_turn, const char *model,
                                const ty_store_policy *p, ty_err *err);

@@ -41,7 +41,7 @@ void ty_store_command_clear(ty_store_command *c);
 /* Sends one command on a waiting connection; *reply is the caller's. */
 ty_status ty_store_do(ty_redis *r, const ty_store_command *c, redisReply **reply, ty_err *err);
 
-/* A reply that says only whether it went well: of commit (the new version), renew, abandon, delete, fork. */
+/* A reply that says only whether it went well: of commit (the new version), renew, abandon, delete. */
 ty_status ty_store_read_done(const redisReply *r, int64_t *number, ty_err *err);
 
 /* ---- for the modules that make commands ---- */

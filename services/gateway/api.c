@@ -47,6 +47,13 @@ static void get_healthz(void *ctx, http_call *c) {
     http_reply_json(c, 200, json_pack("{s:s}", "status", "ok"));
 }
 
+/* For people: requests without a conversation need no store. */
+static json_t *store_json(const gateway *g) {
+    if (!g->redis) return json_null();
+    return json_pack("{s:b, s:o}", "up", (int)ty_redis_async_up(g->redis), "reason",
+                     text(ty_redis_async_reason(g->redis)));
+}
+
 static void get_readyz(void *ctx, http_call *c) {
     const gateway *g = ctx;
     bool ready = !g->draining;
@@ -64,15 +71,16 @@ static void get_readyz(void *ctx, http_call *c) {
                                               "ready", (int)p->ready, "reason", text(p->reason)));
     }
     http_reply_json(c, ready ? 200 : 503,
-                    json_pack("{s:o, s:b, s:b, s:o, s:o}", "gateway", text(g->opt.name), "ready",
-                              (int)ready, "draining", (int)g->draining, "brokers", brokers,
-                              "models", pipelines));
+                    json_pack("{s:o, s:b, s:b, s:o, s:o, s:o}", "gateway", text(g->opt.name),
+                              "ready", (int)ready, "draining", (int)g->draining, "brokers", brokers,
+                              "models", pipelines, "store", store_json(g)));
 }
 
 /* Gauges are taken when they are asked for. */
 static void set_gauges(gateway *g) {
     gateway_metrics *m = &g->metrics;
     ty_metric_set(m->in_flight, gateway_in_flight(g), NULL);
+    ty_metric_set(m->store_up, g->redis && ty_redis_async_up(g->redis), NULL);
     ty_metric_reset(m->stage_workers);
     ty_metric_reset(m->stage_queued);
     ty_metric_reset(m->stage_in_flight);
@@ -118,6 +126,10 @@ static void get_page(void *ctx, http_call *c) {
 
 const http_route gateway_routes[] = {
     {"POST", "/v1/chat/completions", false, api_chat},
+    {"GET", "/v1/conversations", false, api_conversations_list},
+    {"GET", "/v1/conversations/*", false, api_conversation_get},
+    {"DELETE", "/v1/conversations/*", false, api_conversation_delete},
+    {"POST", "/v1/conversations/*/fork", false, api_conversation_fork},
     {"GET", "/v1/models", false, get_models},
     {"GET", "/v1/models/*", false, get_model},
     {"GET", "/healthz", true, get_healthz},

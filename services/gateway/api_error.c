@@ -4,6 +4,7 @@
 #include "services/gateway/json_text.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -79,6 +80,37 @@ void api_error_set(api_error *e, ty_status st, const char *stage, const char *te
     snprintf(e->message, sizeof(e->message), "%s%s%s%s%s", stage ? stage : "",
              stage && *stage ? ": " : "", text, r->remedy ? ". Remedy: " : "",
              r->remedy ? r->remedy : "");
+}
+
+void api_error_no_store(api_error *e, const char *param) {
+    api_error_make(e, 501, "no_store", param,
+                   "This server keeps no conversations and files: it runs without Redis. Remedy: "
+                   "send all messages; or start it with --redis-url or TYTO_REDIS_URL");
+}
+
+void api_error_store(api_error *e, ty_status st, const char *what, const char *text,
+                     const char *param) {
+    bool file = strcmp(what, "file") == 0;
+    switch (st) {
+    case TY_ENOTFOUND:
+        api_error_make(e, 404, file ? "file_not_found" : "conversation_not_found", param,
+                       "%s. Remedy: GET /v1/%ss lists those that there are", text, what);
+        break;
+    case TY_EEXIST:
+    case TY_ECANCELED:
+        api_error_make(e, 409, "conversation_busy", param,
+                       "%s. Remedy: wait for its answer, or fork the conversation", text);
+        break;
+    case TY_ELIMIT: api_error_make(e, 403, "quota_exceeded", param, "%s", text); break;
+    case TY_EUNAVAILABLE:
+    case TY_EIO:
+    case TY_ETIMEOUT:
+        api_error_make(e, 503, "store_unavailable", param,
+                       "%s. Remedy: send it again later; requests without a conversation go on",
+                       text);
+        break;
+    default: api_error_set(e, st, "", text, param);
+    }
 }
 
 void api_error_make(api_error *e, int http, const char *code, const char *param, const char *fmt,

@@ -22,6 +22,12 @@ typedef struct {
  * appended to the message. */
 void api_error_set(api_error *e, ty_status st, const char *stage, const char *text,
                    const char *param);
+/* From a failure of the store: what ("conversation", "file") gives the codes their names, such as
+ * conversation_not_found. */
+void api_error_store(api_error *e, ty_status st, const char *what, const char *text,
+                     const char *param);
+/* 501: there is no store; param may be NULL. */
+void api_error_no_store(api_error *e, const char *param);
 /* One that no ty_status names: 404 model_not_found, 405, 413... */
 __attribute__((format(printf, 5, 6))) void api_error_make(api_error *e, int http, const char *code,
                                                           const char *param, const char *fmt, ...);

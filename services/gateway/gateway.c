@@ -21,6 +21,7 @@ enum {
     IDLE_S = 75,
     WRITE_S = 60,
     MAX_BACKLOG_BYTES = 4 << 20,
+    STORE_TIMEOUT_MS = 5000,
     READY_GRACE_US = 25 * 1000 * 1000, /* under the broker's own grace for a lost stage */
 };
 
@@ -191,7 +192,7 @@ bool gateway_accepts(const gateway *g, const gateway_pipeline *p) {
 /* ---- requests ---- */
 
 int gateway_in_flight(const gateway *g) {
-    int n = 0;
+    int n = g->n_waiting;
     for (int i = 0; i < g->n_ask; i++) n += !ask_finished(g->ask[i]);
     return n;
 }
@@ -312,6 +313,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg) {
     gateway *g = arg;
     for (int i = 0; i < g->n_link; i++) broker_link_tick(g->link[i]);
     for (int i = 0; i < g->n_ask; i++) ask_tick(g->ask[i]);
+    if (g->redis) ty_redis_async_tick(g->redis);
     reap(g);
     for (int i = 0; i < g->n_pipeline; i++)
         if (g->pipeline[i].ready) g->pipeline[i].ready_us = ty_now_us();
@@ -399,6 +401,17 @@ static ty_status write_port(const gateway *g, ty_err *err) {
     return ty_file_write_atomic(g->opt.port_file, text, (size_t)n, err);
 }
 
+static ty_status connect_store(gateway *g, ty_err *err) {
+    const gateway_options *o = &g->opt;
+    if (!o->redis_url || !*o->redis_url || strcmp(o->redis_url, "none") == 0) return TY_OK;
+    g->store_policy = (ty_store_policy){.ttl_s = o->conversation_ttl_s,
+                                        .owner_max_bytes = (int64_t)o->owner_max_mb << 20,
+                                        .owner_max_count = o->owner_max_conversations};
+    ty_status st = ty_redis_async_create(&g->redis, g->base, o->redis_url, STORE_TIMEOUT_MS, err);
+    if (st != TY_OK) ty_err_context(err, "--redis-url");
+    return st;
+}
+
 static ty_status make_events(gateway *g, ty_err *err) {
     struct timeval tick = {.tv_usec = TICK_MS * 1000};
     g->tick = event_new(g->base, -1, EV_PERSIST, on_tick, g);
@@ -435,6 +448,7 @@ ty_status gateway_create(gateway **out, const gateway_options *opt, ty_err *err)
     if (st == TY_OK) st = auth_create(&g->auth, opt->api_key_file, err);
     if (st == TY_OK) st = make_events(g, err);
     if (st == TY_OK) st = connect_brokers(g, err);
+    if (st == TY_OK) st = connect_store(g, err);
     if (st == TY_OK) st = listen_http(g, err);
     if (st == TY_OK) st = write_port(g, err);
     if (st != TY_OK) {
@@ -460,6 +474,7 @@ void gateway_destroy(gateway **gp) {
     reap(g);
     for (int i = 0; i < g->n_ask; i++) ask_destroy(&g->ask[i]);
     free(g->ask);
+    ty_redis_async_destroy(&g->redis);
     for (int i = 0; i < g->n_link; i++) broker_link_destroy(&g->link[i]);
     if (g->tick) event_free(g->tick);
     if (g->sigterm) event_free(g->sigterm);

@@ -13,6 +13,7 @@
 #include "services/gateway/broker_link.h"
 #include "services/gateway/gateway_metrics.h"
 #include "services/gateway/http.h"
+#include "common/store/redis_async.h"
 
 typedef struct {
     const char *name;      /* "gateway.0", stable over restarts */
@@ -29,6 +30,8 @@ typedef struct {
     int max_body_mb;
     int max_in_flight;
     int drain_s;
+    const char *redis_url; /* the store of conversations; NULL, "", "none": there is none */
+    int conversation_ttl_s, owner_max_mb, owner_max_conversations;
 } gateway_options;
 
 typedef struct {
@@ -47,12 +50,15 @@ typedef struct {
     void *zmq;
     auth *auth;
     http_server *http;
+    ty_redis_async *redis; /* NULL: no conversations */
+    ty_store_policy store_policy;
     broker_link *link[TY_ENDPOINTS_MAX];
     int n_link;
     gateway_pipeline *pipeline;
     int n_pipeline;
     ask **ask; /* in flight, and finished ones until the next reaping */
     int n_ask, cap_ask;
+    int n_waiting; /* requests in flight that have no ask: they wait for the store or a picture */
     bool draining;
     int64_t drain_until_us;
     uint64_t incarnation, n_request;
@@ -84,5 +90,10 @@ void gateway_event(void *ctx, ask_event what, const char *stage);
 /* The API (api.c). */
 extern const http_route gateway_routes[];
 void api_chat(void *ctx, http_call *c); /* api_chat.c */
+/* api_conversations.c */
+void api_conversations_list(void *ctx, http_call *c);
+void api_conversation_get(void *ctx, http_call *c);
+void api_conversation_delete(void *ctx, http_call *c);
+void api_conversation_fork(void *ctx, http_call *c);
 
 #endif

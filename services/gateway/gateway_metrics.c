@@ -12,6 +12,8 @@ static void make_requests(gateway_metrics *m) {
                                      "HTTP requests by route and status code (499: the client went "
                                      "away).",
                                      "route,code");
+    m->store_up =
+        ty_metrics_gauge(r, "tyto_gateway_store_up", "1: the store of conversations answers", NULL);
     m->in_flight = ty_metrics_gauge(r, "tyto_gateway_requests_in_flight",
                                     "Chat requests that wait for their answer.", NULL);
     m->request_s = ty_metrics_histogram(r, "tyto_gateway_request_seconds",

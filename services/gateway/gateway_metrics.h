@@ -11,7 +11,8 @@ typedef struct {
         *completion_tokens, *pictures, *resent, *redispatched, *late, *slow_readers;
     ty_metric *stage_queue_s, *stage_compute_s, *stage_wire_s, *stage_batch, *stage_attempts,
         *stage_bytes;
-    ty_metric *broker_up, *pipeline_ready, *stage_workers, *stage_queued, *stage_in_flight;
+    ty_metric *store_up, *broker_up, *pipeline_ready, *stage_workers, *stage_queued,
+        *stage_in_flight;
 } gateway_metrics;
 
 ty_status gateway_metrics_init(gateway_metrics *m); /* TY_ENOMEM */

@@ -14,7 +14,7 @@ typedef struct {
 struct gather {
     gather_options opt;
     char *holder; /* the owner's name */
-    picture *p;
+    gathered *p;
     int n;
     want *want; /* one a picture; idle ones have no owner */
     int open;   /* wants under way */
@@ -22,20 +22,20 @@ struct gather {
     void *ctx;
 };
 
-void picture_clear(picture *p) {
+void gathered_clear(gathered *p) {
     free(p->address);
     free(p->bytes);
-    *p = (picture){0};
+    *p = (gathered){0};
 }
 
 /* An earlier picture of the same file, or -1. */
-static int same_before(const picture *p, int i) {
+static int same_before(const gathered *p, int i) {
     for (int j = 0; j < i; j++)
         if (*p[i].sha256 && strcmp(p[j].sha256, p[i].sha256) == 0) return j;
     return -1;
 }
 
-static ty_status set_bytes(picture *p, const void *bytes, size_t size, ty_err *err) {
+static ty_status set_bytes(gathered *p, const void *bytes, size_t size, ty_err *err) {
     p->bytes = malloc(size ? size : 1);
     if (!p->bytes) return ty_fail(err, TY_ENOMEM, "no memory for a picture of %zu bytes", size);
     if (size) memcpy(p->bytes, bytes, size);
@@ -86,7 +86,7 @@ static ty_status ask_store(gather *g, int i, ty_err *err) {
     return st;
 }
 
-ty_status gather_create(gather **out, const gather_options *opt, picture *p, int n,
+ty_status gather_create(gather **out, const gather_options *opt, gathered *p, int n,
                         gather_done_fn done, void *ctx, int *failed, ty_err *err) {
     *out = NULL;
     *failed = -1;

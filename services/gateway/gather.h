@@ -18,7 +18,7 @@ typedef struct {
     uint8_t *bytes;             /* malloc'ed; NULL: not here yet */
     size_t size;
     bool stored; /* the conversation has it already */
-} picture;
+} gathered;
 
 typedef struct {
     ty_redis_async *redis;         /* NULL: no store */
@@ -33,11 +33,11 @@ typedef void (*gather_done_fn)(void *ctx, int failed, const ty_err *err);
 
 /* p is borrowed until done or gather_destroy and gets its bytes.  *out NULL: all are there already, done is not called.  Fails at once, with
  * *failed, for what is missing by itself. */
-ty_status gather_create(gather **out, const gather_options *opt, picture *p, int n,
+ty_status gather_create(gather **out, const gather_options *opt, gathered *p, int n,
                         gather_done_fn done, void *ctx, int *failed, ty_err *err);
 /* Asks for nothing more; done is not called. */
 void gather_destroy(gather **g);
 
-void picture_clear(picture *p);
+void gathered_clear(gathered *p);
 
 #endif

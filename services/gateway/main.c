@@ -41,6 +41,17 @@ static const ty_option table[] = {
                "requests at a time; more are refused with 503"),
     TY_OPT_INT("drain-s", NULL, opt.g.drain_s, 30, 0, 3600,
                "after SIGTERM, how long requests in flight may take"),
+    TY_OPT_STR("redis-url", "TYTO_REDIS_URL", opt.g.redis_url, NULL, "URL",
+               "the store of conversations and files: unix:///PATH or "
+               "redis://[:PASSWORD@]HOST[:PORT][/DB]; without it, or with none, there are none"),
+    TY_OPT_INT("conversation-ttl-s", "TYTO_CONVERSATION_TTL_S", opt.g.conversation_ttl_s,
+               30 * 86400, 1, 10 * 366 * 86400,
+               "a conversation or file that is not used for so long is forgotten"),
+    TY_OPT_INT("owner-max-mb", "TYTO_OWNER_MAX_MB", opt.g.owner_max_mb, 1024, 0, 1 << 20,
+               "what one API key's conversations and files may hold, in MiB; 0 = no limit"),
+    TY_OPT_INT("owner-max-conversations", "TYTO_OWNER_MAX_CONVERSATIONS",
+               opt.g.owner_max_conversations, 1000, 0, 1 << 20,
+               "how many conversations one API key may have; 0 = no limit"),
     TY_OPT_STR("log-level", "TYTO_LOG_LEVEL", opt.log_level, "info", "LEVEL",
                "debug, info, warn or error"),
     TY_OPT_END};
@@ -75,10 +86,13 @@ int main(int argc, char **argv) {
     opt.g.pipelines = opt.pipelines.item;
     opt.g.n_pipelines = opt.pipelines.n;
     ty_info("version=%s listen=%s connect=%s pipelines=%d timeout_s=%d part_timeout_s=%d "
-            "max_sends=%d max_body_mb=%d max_inflight=%d drain_s=%d api_key_file=%s",
+            "max_sends=%d max_body_mb=%d max_inflight=%d drain_s=%d api_key_file=%s store=%s "
+            "conversation_ttl_s=%d owner_max_mb=%d owner_max_conversations=%d",
             TYTO_VERSION, opt.g.listen, opt.g.connect, opt.g.n_pipelines, opt.g.timeout_s,
             opt.g.part_timeout_s, opt.g.max_sends, opt.g.max_body_mb, opt.g.max_in_flight,
-            opt.g.drain_s, opt.g.api_key_file ? opt.g.api_key_file : "none");
+            opt.g.drain_s, opt.g.api_key_file ? opt.g.api_key_file : "none",
+            opt.g.redis_url && *opt.g.redis_url ? "yes" : "none", opt.g.conversation_ttl_s,
+            opt.g.owner_max_mb, opt.g.owner_max_conversations);
     gateway *g = NULL;
     ty_err err = {0};
     ty_status st = gateway_create(&g, &opt.g, &err);

@@ -74,8 +74,17 @@ json_t *receipt_json(const receipt *r) {
     set(o, "wall_ms", ms((double)(now - r->received_us)));
     if (r->first_token_us) set(o, "ttft_ms", ms((double)(r->first_token_us - r->received_us)));
     set(g, "parse_ms", ms((double)(r->parsed_us - r->received_us)));
-    if (r->pictures_us) set(g, "pictures_ms", ms((double)(r->pictures_us - r->parsed_us)));
-    set(g, "decode_ms", ms((double)(now - (r->pictures_us ? r->pictures_us : r->parsed_us))));
+    int64_t before = r->parsed_us;
+    if (r->loaded_us) {
+        set(g, "load_ms", ms((double)(r->loaded_us - before)));
+        before = r->loaded_us;
+    }
+    if (r->pictures_us) {
+        set(g, "pictures_ms", ms((double)(r->pictures_us - before)));
+        before = r->pictures_us;
+    }
+    set(g, "decode_ms", ms((double)((r->decoded_us ? r->decoded_us : now) - before)));
+    if (r->stored_us) set(g, "store_ms", ms((double)(r->stored_us - r->decoded_us)));
     set(o, "gateway", g);
     set(o, "stages", json_incref(r->stages));
     return o;

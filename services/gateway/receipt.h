@@ -12,10 +12,14 @@
 #include <jansson.h>
 
 typedef struct {
-    int64_t received_us;    /* ty_now_us(): the request was complete */
-    int64_t parsed_us;      /* JSON read, pictures decoded, tasks made */
+    int64_t received_us; /* ty_now_us(): the request was complete */
+    int64_t parsed_us;   /* JSON read, the pictures in it decoded */
+    int64_t
+        loaded_us; /* the conversation and pictures from elsewhere are here; 0 = there were none */
     int64_t pictures_us;    /* all visual tokens are back; 0 without pictures */
     int64_t first_token_us; /* first text given to the client's connection; 0 = none yet */
+    int64_t decoded_us;     /* the answer is complete; 0 = not yet */
+    int64_t stored_us;      /* the turn is in the store; 0 = not yet, or never to be */
     json_t *stages;         /* array */
 } receipt;
 

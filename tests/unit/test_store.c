@@ -88,6 +88,22 @@ static ty_status picture(const char *owner, const char *sha) {
     return st;
 }
 
+static ty_status fork_of(const char *id, const char *copy, const char *owner, int n) {
+    ty_store_command c;
+    json_t *list = NULL;
+    redisReply *r =
+        send_command(ty_conversation_fork(&c, id, copy, owner, n, "", &policy, NULL), &c);
+    ty_status st = ty_conversation_read_list(r, &list, NULL);
+    freeReplyObject(r);
+    if (st == TY_OK) {
+        json_t *info = json_array_get(list, 0);
+        assert_string_equal(json_string_value(json_object_get(info, "id")), copy);
+        assert_int_equal(json_integer_value(json_object_get(info, "turn_count")), n);
+    }
+    json_decref(list);
+    return st;
+}
+
 static int turn_count(const char *id, const char *owner) {
     ty_store_command c;
     json_t *conv = NULL;
@@ -178,12 +194,9 @@ static void conversation_fork_shares_pictures_until_both_are_gone(void **state) 
     assert_int_equal(commit(id, "ann", "l1", "{\"file_id\":\"aa\"}", "aa", 3), TY_OK);
     assert_int_equal(begin(id, "ann", 0, "l2", 10000, NULL), TY_OK);
     assert_int_equal(commit(id, "ann", "l2", "{\"file_id\":\"bb\"}", "bb", 3), TY_OK);
-    assert_int_equal(simple(ty_conversation_fork(&c, id, copy, "ann", 3, "", &policy, NULL), &c),
-                     TY_EINVAL);
-    assert_int_equal(simple(ty_conversation_fork(&c, id, copy, "bob", 1, "", &policy, NULL), &c),
-                     TY_ENOTFOUND);
-    assert_int_equal(simple(ty_conversation_fork(&c, id, copy, "ann", 1, "", &policy, NULL), &c),
-                     TY_OK);
+    assert_int_equal(fork_of(id, copy, "ann", 3), TY_EINVAL);
+    assert_int_equal(fork_of(id, copy, "bob", 1), TY_ENOTFOUND);
+    assert_int_equal(fork_of(id, copy, "ann", 1), TY_OK);
     assert_int_equal(turn_count(copy, "ann"), 1);
     assert_int_equal(simple(ty_conversation_delete(&c, id, "ann", NULL), &c), TY_OK);
     assert_int_equal(picture("ann", "aa"), TY_OK);
