@@ -46,7 +46,7 @@ static void finish(turn *t, ty_status st, json_t *conversation, const ty_err *er
     ty_store_command_clear(&t->command);
     if (t->state == BEGINNING) {
         t->state = st == TY_OK ? OPEN : NEW;
-        if (st == TY_OK) schedule(t->renew, TURN_LEASE_MS / 3);
+        if (st == TY_OK) schedule(t->renew, TURN_LEASE_MS / 4);
         t->begun(t->ctx, conversation, err); /* may end the turn */
     } else {
         t->state = st == TY_OK ? COMMITTED : OPEN;
@@ -110,7 +110,7 @@ static void on_renew(evutil_socket_t fd, short what, void *arg) {
             ty_debug("conversation=%s lease not renewed", t->id);
         ty_store_command_clear(&c);
     }
-    schedule(t->renew, TURN_LEASE_MS / 3);
+    schedule(t->renew, TURN_LEASE_MS / 4);
 }
 
 /* ---- public ---- */

@@ -12,7 +12,7 @@
 #include "common/store/redis_async.h"
 
 enum {
-    TURN_LEASE_MS = 15000,
+    TURN_LEASE_MS = 6000,
     TURN_BEGIN_PATIENCE_MS = 2000,   /* when a begin was sent and its reply got lost */
     TURN_COMMIT_PATIENCE_MS = 15000, /* the answer is made: a Redis that restarts is waited for */
 };

@@ -38,6 +38,8 @@ void test_redis_start(test_redis *r, const char *dir, int durable) {
                     (char *)"",
                     (char *)"--appendonly",
                     (char *)(durable ? "yes" : "no"),
+                    (char *)"--appendfsync",
+                    (char *)"always",
                     NULL};
     r->pid = test_spawn(argv, NULL);
     for (int i = 0; i < 500 && !answers(r->url); i++)
