@@ -102,6 +102,7 @@ $(OUT)/bench/%: $(OUT)/obj/bench/%.o $(OUT)/libtyto.a
 
 include tests/tests.mk
 -include bench/bench.mk
+include training/owlet/owlet.mk
 
 # ---- make run: the default pipeline, one question, then it serves until Ctrl-C ----
 # Where it listens, and what it asks: make run PORT=8081 ASK="..." ASK_IMAGE=my.jpg

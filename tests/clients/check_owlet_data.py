@@ -1,0 +1,74 @@
+"""The owlet's data holds together: usage: check_owlet_data.py GENERATOR
+
+Made twice it is the same; every answer of the exam would be marked right, and no answer of another record of its
+ability mostly would; the exam's wordings are not among the training's; each picture is there and is a picture.
+"""
+import collections
+import filecmp
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+
+from PIL import Image
+
+
+def check(condition, what):
+    if not condition:
+        raise SystemExit(f"FAILED: {what}")
+    print(f"ok: {what}")
+
+
+def right(answer, expect):
+    """Has the answer a word of each list?  Letters and digits may not go on around it in languages with spaces."""
+    answer = answer.lower()
+
+    def has(word):
+        word = word.lower()
+        at = answer.find(word)
+        while at >= 0:
+            before, after = answer[:at][-1:], answer[at + len(word):][:1]
+            if not (word[0].isascii() and word[0].isalnum() and before.isascii() and before.isalnum()) and \
+               not (word[-1].isascii() and word[-1].isalnum() and after.isascii() and after.isalnum()):
+                return True
+            at = answer.find(word, at + 1)
+        return False
+    return all(any(has(word) for word in words) for words in expect)
+
+
+def lines(path):
+    with open(path, encoding="utf-8") as f:
+        return [json.loads(line) for line in f]
+
+
+def main():
+    with tempfile.TemporaryDirectory() as a, tempfile.TemporaryDirectory() as b:
+        for out in (a, b):
+            subprocess.run([sys.argv[1], "--out", out, "--seed", "5", "--corpus", "2000", "--train", "1500", "--exam", "900", "--side", "64"], check=True)
+        names = [os.path.relpath(os.path.join(d, f), a) for d, _, fs in os.walk(a) for f in fs]
+        same, different, odd = filecmp.cmpfiles(a, b, names, shallow=False)
+        check(len(same) == len(names) and not different and not odd, f"{len(names)} files are the same when made again")
+        exam, train = lines(f"{a}/exam.jsonl"), lines(f"{a}/train.jsonl")
+        v2 = json.load(open(f"{a}/train-v2.json", encoding="utf-8"))
+        check(len(exam) == 900 and len(train) == 1500 and len(v2) == 1500, "every record is there")
+        wrong = [r for r in exam if not right(r["turns"][-1]["answer"], r["expect"])]
+        check(not wrong, f"every answer of the exam is marked right {wrong[:1]}")
+        groups = collections.defaultdict(list)
+        for r in exam:
+            groups[r["ability"], r["language"]].append(r)
+        check(len(groups) == 36, "nine abilities in four languages")
+        dice = random.Random(1)
+        other = sum(right(dice.choice(groups[r["ability"], r["language"]])["turns"][-1]["answer"], r["expect"]) for r in exam) / len(exam)
+        check(other < 0.25, f"an answer taken from elsewhere is marked right in {other:.0%} of cases only")
+        questions = {l[7:] for r in train for l in r["text"].split("\n") if l.startswith("Human: ")}
+        held = [r for r in exam if r["turns"][-1]["question"] in questions]
+        check(not held, f"no wording of the exam is in the training {held[:1]}")
+        check(all(("image" not in r) == (r["ability"] == "text") for r in train), "texts alone have no picture")
+        check(all(r["text"].count("<image>") == len(r.get("image", [])) for r in train), "a placeholder for each picture")
+        files = [p for r in train + exam for p in r.get("image", [])]
+        check(all(Image.open(f"{a}/{p}").size == (64, 64) for p in files), f"{len(files)} pictures open")
+
+
+main()

@@ -1,0 +1,225 @@
+/*
+ * owlet-data - everything that the owlet learns from and is examined on, from one seed:
+ *
+ *   OUT/corpus.jsonl     texts for the LLM's pre-training: the questions with their pictures told in words
+ *   OUT/words.txt        the same as plain lines: for the tokenizer (spm_train)
+ *   OUT/train.jsonl      samples with pictures, the reference's v1 format;  OUT/train-v2.json its v2 format
+ *   OUT/pictures/        their JPEGs
+ *   OUT/exam.jsonl       held-out questions: pictures of another seed, wordings never trained on;  OUT/exam/ their JPEGs
+ *
+ * Record i of a seed depends on the seed and i alone.
+ */
+#include "common/base/buf.h"
+#include "common/base/file.h"
+#include "common/base/options.h"
+#include "common/base/outfile.h"
+#include "training/owlet/photo.h"
+#include "training/owlet/quiz.h"
+#include "training/owlet/talk.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static struct {
+    const char *out;
+    int seed, train, exam, corpus, side;
+} opt;
+
+static const ty_option table[] = {
+    TY_OPT_STR("out", NULL, opt.out, NULL, "DIR", "where everything goes; made if it is not there"),
+    TY_OPT_INT("seed", NULL, opt.seed, 1, 0, 1 << 30,
+               "of the training data; the exam's is seed + 1"),
+    TY_OPT_INT("corpus", NULL, opt.corpus, 20000, 0, 100000000, "texts for pre-training"),
+    TY_OPT_INT("train", NULL, opt.train, 10000, 0, 100000000,
+               "samples with pictures (a tenth has none)"),
+    TY_OPT_INT("exam", NULL, opt.exam, 1000, 0, 1000000, "held-out questions"),
+    TY_OPT_INT("side", NULL, opt.side, 224, 32, 1024, "of a picture, in pixels"),
+    TY_OPT_END,
+};
+
+/* The streams of dice: no record of one shares any with a record of another. */
+enum { STREAM_TRAIN = 0, STREAM_CORPUS = 1 };
+
+static uint64_t stream(uint64_t seed, int which) {
+    return seed * 16 + (uint64_t)which;
+}
+
+static language some_language(chance *c) {
+    int d = chance_below(c, 5);
+    return d < 2 ? LANG_EN : (language)(d - 1);
+}
+
+/* The exam has every ability alike; in training what is harder comes more often. */
+static ability some_ability(chance *c, bool exam) {
+    static const int WEIGHT[ABILITY_COUNT_OF] = {10, 14, 10, 12, 18, 22, 18, 10, 12};
+    if (exam) return (ability)chance_below(c, ABILITY_COUNT_OF);
+    int sum = 0;
+    for (int i = 0; i < ABILITY_COUNT_OF; i++) sum += WEIGHT[i];
+    int d = chance_below(c, sum), a = 0;
+    while (d >= WEIGHT[a]) d -= WEIGHT[a++];
+    return (ability)a;
+}
+
+static ty_status make(record *r, chance *c, int side, bool exam, ty_err *err) {
+    ability what = some_ability(c, exam);
+    ty_status st = TY_OK;
+    record_init(r, what, some_language(c));
+    if (what == ABILITY_TEXT)
+        talk_make(r, c, exam);
+    else
+        st = quiz_make(r, c, &(quiz_options){.side = side, .held_out = exam}, err);
+    return st == TY_OK ? record_check(r, err) : st;
+}
+
+static ty_status write_pictures(const record *r, const char *prefix, ty_err *err) {
+    char path[4096];
+    ty_status st = TY_OK;
+    for (int i = 0; i < r->n_picture && st == TY_OK; i++) {
+        snprintf(path, sizeof path, "%s/%s-%d.jpg", opt.out, prefix, i);
+        FILE *f = fopen(path, "wb");
+        bool ok = f && fwrite(r->jpeg[i], 1, r->jpeg_size[i], f) == r->jpeg_size[i];
+        if (f && fclose(f) != 0) ok = false;
+        if (!ok) st = ty_fail(err, TY_EIO, "write %s: %s", path, strerror(errno));
+    }
+    return st;
+}
+
+static ty_status open_in(ty_outfile *f, const char *name, ty_err *err) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", opt.out, name);
+    return ty_outfile_open(f, path, err);
+}
+
+static ty_status put(ty_outfile *f, ty_buf *line, ty_err *err) {
+    ty_buf_puts(line, "\n");
+    if (line->failed != TY_OK) return ty_fail(err, line->failed, "out of memory for a record");
+    ty_status st = ty_outfile_write(f, line->data, line->len, err);
+    ty_buf_reset(line);
+    return st;
+}
+
+static ty_status folder(const char *name, ty_err *err) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s%s%s", opt.out, *name ? "/" : "", name);
+    if (mkdir(path, 0777) == 0 || errno == EEXIST) return TY_OK;
+    return ty_fail(err, TY_EIO, "mkdir %s: %s", path, strerror(errno));
+}
+
+static void progress(const char *what, int i, int n) {
+    if (isatty(2) && (i % 200 == 0 || i == n))
+        fprintf(stderr, "\r%s %d of %d%s", what, i, n, i == n ? "\n" : "");
+}
+
+/* ---- the files ---- */
+
+static ty_status write_corpus(ty_err *err) {
+    ty_outfile lines = {.fd = -1}, words = {.fd = -1};
+    ty_buf text = ty_buf_make(1 << 20), line = ty_buf_make(1 << 20);
+    ty_status st = open_in(&lines, "corpus.jsonl", err);
+    if (st == TY_OK) st = open_in(&words, "words.txt", err);
+    for (int i = 0; i < opt.corpus && st == TY_OK; i++) {
+        record r;
+        chance c = chance_make(stream((uint64_t)opt.seed, STREAM_CORPUS), (uint64_t)i);
+        st = make(&r, &c, 0, false, err);
+        if (st == TY_OK) {
+            record_corpus(&r, &text);
+            record_text_line(&text, &line);
+            st = put(&lines, &line, err);
+        }
+        if (st == TY_OK) st = put(&words, &text, err);
+        record_clear(&r);
+        progress("corpus", i + 1, opt.corpus);
+    }
+    if (st == TY_OK) st = ty_outfile_commit(&lines, err);
+    if (st == TY_OK) st = ty_outfile_commit(&words, err);
+    ty_outfile_abandon(&lines);
+    ty_outfile_abandon(&words);
+    ty_buf_clear(&text);
+    ty_buf_clear(&line);
+    return st;
+}
+
+static ty_status write_training(ty_err *err) {
+    ty_outfile v1 = {.fd = -1}, v2 = {.fd = -1};
+    ty_buf line = ty_buf_make(1 << 20);
+    ty_status st = folder("pictures", err);
+    if (st == TY_OK) st = open_in(&v1, "train.jsonl", err);
+    if (st == TY_OK) st = open_in(&v2, "train-v2.json", err);
+    if (st == TY_OK) st = ty_outfile_write(&v2, "[\n", 2, err);
+    for (int i = 0; i < opt.train && st == TY_OK; i++) {
+        char prefix[64], id[16];
+        record r;
+        chance c = chance_make(stream((uint64_t)opt.seed, STREAM_TRAIN), (uint64_t)i);
+        snprintf(id, sizeof id, "%d", i);
+        snprintf(prefix, sizeof prefix, "pictures/%07d", i);
+        st = make(&r, &c, opt.side, false, err);
+        if (st == TY_OK) st = write_pictures(&r, prefix, err);
+        if (st == TY_OK) {
+            record_train_v1(&r, prefix, &line);
+            st = put(&v1, &line, err);
+        }
+        if (st == TY_OK) {
+            record_train_v2(&r, prefix, id, &line);
+            if (i < opt.train - 1) ty_buf_puts(&line, ",");
+            st = put(&v2, &line, err);
+        }
+        record_clear(&r);
+        progress("training", i + 1, opt.train);
+    }
+    if (st == TY_OK) st = ty_outfile_write(&v2, "]\n", 2, err);
+    if (st == TY_OK) st = ty_outfile_commit(&v1, err);
+    if (st == TY_OK) st = ty_outfile_commit(&v2, err);
+    ty_outfile_abandon(&v1);
+    ty_outfile_abandon(&v2);
+    ty_buf_clear(&line);
+    return st;
+}
+
+static ty_status write_exam(ty_err *err) {
+    ty_outfile f = {.fd = -1};
+    ty_buf line = ty_buf_make(1 << 20);
+    ty_status st = folder("exam", err);
+    if (st == TY_OK) st = open_in(&f, "exam.jsonl", err);
+    for (int i = 0; i < opt.exam && st == TY_OK; i++) {
+        char prefix[64], id[16];
+        record r;
+        chance c = chance_make(stream((uint64_t)opt.seed + 1, STREAM_TRAIN), (uint64_t)i);
+        snprintf(id, sizeof id, "%d", i);
+        snprintf(prefix, sizeof prefix, "exam/%05d", i);
+        st = make(&r, &c, opt.side, true, err);
+        if (st == TY_OK) st = write_pictures(&r, prefix, err);
+        if (st == TY_OK) {
+            record_exam(&r, prefix, id, &line);
+            st = put(&f, &line, err);
+        }
+        record_clear(&r);
+        progress("exam", i + 1, opt.exam);
+    }
+    if (st == TY_OK) st = ty_outfile_commit(&f, err);
+    ty_outfile_abandon(&f);
+    ty_buf_clear(&line);
+    return st;
+}
+
+int main(int argc, char **argv) {
+    ty_options_next next = ty_options_parse(
+        table, "owlet-data --out DIR [--seed N] [--train N] [--exam N] [--corpus N]",
+        "Makes the owlet's training data and its exam: pictures, questions and answers in four "
+        "languages.",
+        argc, argv, NULL);
+    if (next != TY_OPTIONS_GO) return next == TY_OPTIONS_DONE ? 0 : 2;
+    if (!opt.out) {
+        fprintf(stderr, "owlet-data: --out DIR is missing\n");
+        return 2;
+    }
+    ty_err err = {0};
+    ty_status st = folder("", &err);
+    if (st == TY_OK && opt.corpus) st = write_corpus(&err);
+    if (st == TY_OK && opt.train) st = write_training(&err);
+    if (st == TY_OK && opt.exam) st = write_exam(&err);
+    if (st != TY_OK) fprintf(stderr, "owlet-data: %s\n", err.text);
+    return st == TY_OK ? 0 : 1;
+}

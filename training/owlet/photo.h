@@ -1,0 +1,20 @@
+/*
+ * photo.h - a scene or a paper as a photograph: backdrop, objects, sign, light, blur, noise, JPEG.
+ */
+#ifndef OWLET_PHOTO_H
+#define OWLET_PHOTO_H
+
+#include "common/base/err.h"
+#include "training/owlet/paper.h"
+#include "training/owlet/scene.h"
+
+#include <stddef.h>
+
+/* Draws s and encodes it as JPEG; *jpeg is the caller's, free().  side: of the square picture. */
+ty_status photo_scene(const scene *s, int side, unsigned char **jpeg, size_t *size, ty_err *err);
+/* Likewise a sheet of paper on a table. */
+ty_status photo_paper(const paper *p, int side, unsigned char **jpeg, size_t *size, ty_err *err);
+/* The same picture with nothing in it (middle grey): for the exam's control run. */
+ty_status photo_blank(int side, unsigned char **jpeg, size_t *size, ty_err *err);
+
+#endif
