@@ -11,6 +11,7 @@ ty_job *ty_job_create(ty_worker *w, ty_worker_link *l, ty_message **task) {
     if (!j) return NULL;
     j->w = w;
     j->link = l;
+    j->epoch = l->epoch;
     j->batch = 1;
     j->task = *task;
     *task = NULL;
@@ -154,7 +155,6 @@ static ty_message *make_result(ty_job *j, Tyto__DecodeResult **decode) {
         return NULL;
     }
     log_done(j, t);
-    r->credits = 1;
     r->decode = *decode;
     *decode = NULL;
     ty_message_set_body(m, TYTO__ENVELOPE__BODY_RESULT, r);
@@ -169,7 +169,6 @@ static ty_message *make_error(const ty_job *j, ty_status st, const char *text) {
         return NULL;
     }
     ty_message_set_error(m, st, text, j->w->stage->name);
-    if (m->env->body_case == TYTO__ENVELOPE__BODY_ERROR) m->env->error->credits = 1;
     return m;
 }
 
@@ -183,7 +182,7 @@ static void close_job(ty_job *j, ty_message *answer) {
         pthread_mutex_unlock(&w->lock);
     }
     if (answer)
-        ty_worker_post(w, j->link, answer, true);
+        ty_worker_post(w, j->link, j->epoch, answer, true);
     else if (!j->abandoned)
         ty_error("req=%s part=%u lost: no memory for its answer", j->task->env->request_id,
                  j->task->env->part);
@@ -213,7 +212,7 @@ ty_status ty_job_chunk(ty_job *j, Tyto__Chunk *chunk, ty_err *err) {
     if (j->abandoned)
         ty_message_destroy(&m);
     else
-        ty_worker_post(j->w, j->link, m, false);
+        ty_worker_post(j->w, j->link, j->epoch, m, false);
     return TY_OK;
 }
 

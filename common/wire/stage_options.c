@@ -53,6 +53,7 @@ ty_worker_contract ty_stage_contract(const ty_stage_options *o, const char *mode
         .model_id = model_id,
         .batch_limit = o->batch,
         .credits = o->credits ? o->credits : 2 * o->batch,
+        .drain_ms = o->drain_s ? o->drain_s * 1000 : 1,
         .takes = takes->list,
         .gives = gives->list,
         .n_takes = 1,

@@ -17,7 +17,7 @@
 typedef struct {
     const char *model, *out, *connect, *worker, *pipeline, *log_level, *compute, *cache_url;
     ty_option_list in;
-    int batch, credits, threads, cache_ttl_s;
+    int batch, credits, threads, cache_ttl_s, drain_s;
     bool dump;
 } ty_stage_options;
 
@@ -27,7 +27,7 @@ typedef struct {
         TY_OPT_STR("out", NULL, (o).out, NULL, "FILE", "offline: the safetensors file to write"),  \
         TY_OPT_FLAG("dump", NULL, (o).dump, "offline: add the intermediate tensors"),              \
         TY_OPT_STR("connect", "TYTO_BROKER", (o).connect, NULL, "ENDPOINT",                        \
-                   "serve: the broker's worker endpoint, comma-separated for several"),            \
+                   "serve: all brokers' worker endpoints, commas between"),                        \
         TY_OPT_STR("worker", "TYTO_WORKER", (o).worker, worker_name, "NAME",                       \
                    "serve: this worker's name, the same over restarts"),                           \
         TY_OPT_STR("pipeline", "TYTO_PIPELINE", (o).pipeline, "", "NAME",                          \
@@ -36,6 +36,8 @@ typedef struct {
                    "serve: most tasks computed together"),                                         \
         TY_OPT_INT("credits", "TYTO_CREDITS", (o).credits, 0, 0, 4096,                             \
                    "serve: tasks taken ahead; 0 = twice the batch"),                               \
+        TY_OPT_INT("drain-s", "TYTO_DRAIN_S", (o).drain_s, 30, 0, 3600,                            \
+                   "serve: after SIGTERM, how long what is computed may take"),                    \
         TY_OPT_INT("threads", "TYTO_THREADS", (o).threads, 0, 0, 1024, "0 = one per core"),        \
         TY_OPT_STR("log-level", "TYTO_LOG_LEVEL", (o).log_level, "info", "LEVEL",                  \
                    "debug, info, warn or error")

@@ -36,14 +36,14 @@ static void on_signal(int signo) {
     errno = saved;
 }
 
-void ty_worker_post(ty_worker *w, ty_worker_link *l, ty_message *m, bool closes) {
+void ty_worker_post(ty_worker *w, ty_worker_link *l, uint32_t epoch, ty_message *m, bool closes) {
     ty_outgoing *o = malloc(sizeof(*o));
     if (!o) {
         ty_error("req=%s lost: no memory to send", m->env->request_id);
         ty_message_destroy(&m);
         return;
     }
-    *o = (ty_outgoing){.m = m, .closes = closes};
+    *o = (ty_outgoing){.m = m, .epoch = epoch, .closes = closes};
     pthread_mutex_lock(&w->lock);
     bool first = TAILQ_EMPTY(&l->outbox);
     TAILQ_INSERT_TAIL(&l->outbox, o, next);
@@ -137,7 +137,7 @@ static ty_job *next_to_cancel(ty_worker *w, int64_t now_unix, bool all) {
         bool late = deadline && now_unix >= deadline;
         if (j->cancel_told || !(late || j->cancel_wanted || all)) continue;
         j->timed_out = late;
-        j->abandoned = all;
+        j->abandoned = all || j->orphan;
         j->cancel_told = true;
         break;
     }
@@ -214,27 +214,31 @@ static ty_status open_links(ty_worker *w, ty_err *err) {
     return st;
 }
 
-static void drop_jobs(struct ty_job_list *list) {
+void ty_worker_drop_jobs(struct ty_job_list *list) {
     for (ty_job *j; (j = TAILQ_FIRST(list));) {
         TAILQ_REMOVE(list, j, next);
         ty_job_destroy(j);
     }
 }
 
+void ty_worker_drop_outbox(struct ty_outbox *list) {
+    for (ty_outgoing *o; (o = TAILQ_FIRST(list));) {
+        /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): it loses sight of what a TAILQ holds */
+        TAILQ_REMOVE(list, o, next);
+        ty_message_destroy(&o->m);
+        free(o);
+    }
+}
+
 static void close_worker(ty_worker *w) {
     for (int i = 0; i < w->n_link; i++) {
         ty_worker_link *l = &w->link[i];
-        for (ty_outgoing *o; (o = TAILQ_FIRST(&l->outbox));) {
-            /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): it loses sight of what a TAILQ holds */
-            TAILQ_REMOVE(&l->outbox, o, next);
-            ty_message_destroy(&o->m);
-            free(o);
-        }
+        ty_worker_drop_outbox(&l->outbox);
         ty_socket_close(&l->socket, 500);
         free(l->endpoint);
     }
-    drop_jobs(&w->waiting);
-    drop_jobs(&w->open);
+    ty_worker_drop_jobs(&w->waiting);
+    ty_worker_drop_jobs(&w->open);
     if (w->zmq) zmq_ctx_term(w->zmq);
     if (w->wake_fd >= 0) close(w->wake_fd);
     pthread_cond_destroy(&w->work);

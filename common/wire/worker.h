@@ -58,6 +58,7 @@ typedef struct {
     const char *pipeline;
     const char *model_id;
     int batch_limit, credits;
+    int drain_ms;                      /* after SIGTERM, for what is being computed; 0 = 30000 */
     Tyto__TensorSpec **takes, **gives; /* borrowed */
     int n_takes, n_gives;
     const char *cpu, *kernels; /* of this machine, for people; NULL = not said */
@@ -69,10 +70,11 @@ typedef struct {
     int cache_ttl_s; /* of an entry; 0 = until evicted */
 } ty_worker_contract;
 
-/* Runs until SIGTERM/SIGINT (then drains: takes no more, finishes what is open, says goodbye; a second
- * signal leaves the rest to other workers) or until the broker refuses it (TY_ECONTRACT, TY_EVERSION,
- * TY_EEXIST: a newer worker has its name).  A broker that goes away is awaited.  One at a time in a
- * process (TY_EEXIST).  Also fails with TY_EINVAL (an endpoint), TY_EIO, TY_ENOMEM. */
+/* Runs until SIGTERM/SIGINT (then drains: takes no more, hands back what it has not begun, finishes what is
+ * open, says goodbye; after drain_ms, or at a second signal, the rest is left to other workers) or until a
+ * broker refuses it (TY_ECONTRACT, TY_EVERSION, TY_EEXIST: a newer worker has its name).  A broker that
+ * goes away is awaited; what it had asked for is dropped when it is gone for long, or comes back as
+ * another.  One at a time in a process (TY_EEXIST).  Also fails with TY_EINVAL (an endpoint), TY_EIO, TY_ENOMEM. */
 ty_status ty_worker_run(const ty_stage *stage, void *ctx, const ty_worker_contract *c, ty_err *err);
 
 #endif

@@ -137,6 +137,18 @@ ty_job *ty_worker_cache_find(ty_worker *w, const ty_worker_link *l, uint64_t dis
     return j;
 }
 
+void ty_worker_cache_move(ty_worker *w, const ty_worker_link *l, struct ty_job_list *to) {
+    ty_job *j = w->cache ? TAILQ_FIRST(&w->cache->looking) : NULL;
+    while (j) {
+        ty_job *after = TAILQ_NEXT(j, next);
+        if (!l || j->link == l) {
+            TAILQ_REMOVE(&w->cache->looking, j, next);
+            TAILQ_INSERT_TAIL(to, j, next);
+        }
+        j = after;
+    }
+}
+
 /* ---- keeping ---- */
 
 static void keep_free(kept *k) {

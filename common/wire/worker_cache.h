@@ -25,6 +25,8 @@ bool ty_worker_cache_take(ty_worker *w, ty_job *j);
 bool ty_worker_cache_busy(const ty_worker *w);
 /* Lock held: takes out the job of that dispatch which still waits; NULL: there is none. */
 ty_job *ty_worker_cache_find(ty_worker *w, const ty_worker_link *l, uint64_t dispatch);
+/* Lock held: moves the jobs that still wait there for broker l (NULL: all) to the end of the list. */
+void ty_worker_cache_move(ty_worker *w, const ty_worker_link *l, struct ty_job_list *to);
 /* Compute thread: the output of a job that was not known; shares the frames, drops nothing of it. */
 void ty_worker_cache_keep(ty_worker *w, const ty_job *j, const ty_message *result);
 

@@ -10,6 +10,7 @@
 #ifndef TY_WIRE_WORKER_INTERNAL_H
 #define TY_WIRE_WORKER_INTERNAL_H
 
+#include "common/wire/credit.h"
 #include "common/wire/endpoints.h"
 #include "common/wire/worker.h"
 
@@ -25,13 +26,16 @@ typedef struct ty_worker_cache ty_worker_cache;
 typedef struct ty_outgoing {
     TAILQ_ENTRY(ty_outgoing) next;
     ty_message *m;
-    bool closes; /* a Result or an Error: its task is no longer held */
+    uint32_t epoch; /* of its link when its task came */
+    bool closes;    /* a Result, an Error or a HandedBack: its task is no longer held */
 } ty_outgoing;
 
 struct ty_job {
     TAILQ_ENTRY(ty_job) next; /* guarded */
     bool open;                /* guarded: in the list `open` */
     bool cancel_wanted;       /* guarded: the broker asked */
+    bool orphan;              /* guarded: the broker that asked knows nothing of it any more */
+    uint32_t epoch;           /* of its link when it came */
 
     ty_worker *w;
     ty_worker_link *link;
@@ -64,7 +68,9 @@ struct ty_worker_link {
     bool welcomed, said_waiting;
     int heartbeat_ms;
     int64_t heard_us, beat_us; /* monotonic: last sign of the broker, our last one */
-    uint32_t held;             /* tasks received whose Result or Error has not been sent */
+    uint64_t broker;           /* its incarnation; 0 = none yet */
+    uint32_t epoch;   /* grows when its tasks are dropped: what they still say is not sent */
+    uint32_t offered; /* credits in the last hello */
 };
 
 struct ty_worker {
@@ -74,8 +80,10 @@ struct ty_worker {
     uint64_t incarnation;
     void *zmq;
     ty_worker_link link[TY_ENDPOINTS_MAX];
+    ty_credit credit[TY_ENDPOINTS_MAX]; /* of each link; I/O thread */
     int n_link;
     ty_worker_cache *cache; /* NULL: none */
+    int64_t drain_until_us; /* I/O thread; monotonic */
     int wake_fd;            /* eventfd: the outbox has something, or a signal came */
 
     pthread_mutex_t lock;
@@ -96,8 +104,12 @@ void ty_job_destroy(ty_job *j);
 /* Checks every input tensor once; ty_job_tensor then only hands them out. */
 ty_status ty_job_verify(ty_job *j, ty_err *err);
 
-/* worker.c: puts a message into the outbox and wakes the I/O thread; takes it over. */
-void ty_worker_post(ty_worker *w, ty_worker_link *l, ty_message *m, bool closes);
+/* worker.c: puts a message into the outbox and wakes the I/O thread; takes it over.  epoch: of its task. */
+void ty_worker_post(ty_worker *w, ty_worker_link *l, uint32_t epoch, ty_message *m, bool closes);
+
+/* Frees what is in a list, and empties it. */
+void ty_worker_drop_jobs(struct ty_job_list *list);
+void ty_worker_drop_outbox(struct ty_outbox *list);
 
 /* worker_io.c: the I/O thread's body; arg is the ty_worker. */
 void *ty_worker_io(void *arg);

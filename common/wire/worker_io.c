@@ -1,8 +1,9 @@
 /* worker_io.c - the worker's I/O thread: the only one that touches its sockets.
  *
- * Says hello until it is welcomed, then gives a sign of life every interval.  A broker that gave none
- * for three intervals, or that says it does not know us, gets a new hello; what is being computed goes
- * on, and its results leave once we are welcome again. */
+ * Says hello to each broker until it is welcomed, then gives a sign of life every interval.  A broker that
+ * gave none for three intervals gets a new hello, while what it asked for is computed; its results leave
+ * once we are welcome again.  When it is gone for long, or does not know us any more, nobody waits for
+ * them there: they are dropped, and their places are the other brokers'. */
 #include "common/wire/worker_cache.h"
 
 #include "common/base/clock.h"
@@ -13,7 +14,24 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { RECV_AT_ONCE = 64, FLUSH_MS = 2000, FULL_MS = 5 };
+enum {
+    RECV_AT_ONCE = 64,
+    FLUSH_MS = 2000,
+    FULL_MS = 5,
+    GONE_BEATS = 4 * TY_HEARTBEATS_MISSED, /* so long silent: what it asked for is dropped */
+    DRAIN_MS = 30000,
+};
+
+static ty_credit *credit_of(ty_worker *w, const ty_worker_link *l) {
+    return &w->credit[l - w->link];
+}
+
+static bool is_draining(ty_worker *w) {
+    pthread_mutex_lock(&w->lock);
+    bool yes = w->draining;
+    pthread_mutex_unlock(&w->lock);
+    return yes;
+}
 
 /* ---- what we say ---- */
 
@@ -31,20 +49,23 @@ failed:
     return TY_ENOMEM;
 }
 
-static uint32_t free_credits(ty_worker *w, const ty_worker_link *l) {
-    pthread_mutex_lock(&w->lock);
-    bool draining = w->draining;
-    pthread_mutex_unlock(&w->lock);
-    uint32_t all = (uint32_t)w->contract->credits;
-    return !draining && all > l->held ? all - l->held : 0;
+/* The credits of a hello; they count as granted once we are welcome. */
+static uint32_t offer(ty_worker *w, ty_worker_link *l) {
+    ty_credit *c = credit_of(w, l);
+    if (is_draining(w)) return l->offered = 0;
+    ty_credit_begin(w->credit, w->n_link, (int)(l - w->link), (uint32_t)w->contract->credits);
+    l->offered = c->granted;
+    if (!c->live) c->granted = 0;
+    return l->offered;
 }
 
-static ty_status fill_hello(ty_worker *w, const ty_worker_link *l, Tyto__Hello *h) {
+static ty_status fill_hello(ty_worker *w, ty_worker_link *l, Tyto__Hello *h) {
     const ty_worker_contract *c = w->contract;
     ty_status st = TY_OK;
     h->incarnation = w->incarnation;
     h->pid = (uint32_t)getpid();
-    h->credits = free_credits(w, l);
+    h->credits = offer(w, l);
+    h->holds = credit_of(w, l)->held;
     h->batch_limit = c->batch_limit > 0 ? (uint32_t)c->batch_limit : 1;
     if (ty_pb_set_str(&h->stage, w->stage->name) != TY_OK ||
         ty_pb_set_str(&h->worker, c->worker) != TY_OK ||
@@ -87,24 +108,83 @@ static void say_hello(ty_worker *w, ty_worker_link *l) {
     }
 }
 
-static void say_heartbeat(ty_worker_link *l) {
+static void say_heartbeat(const ty_worker *w, ty_worker_link *l) {
     Tyto__Heartbeat *h = ty_pb_new(&tyto__heartbeat__descriptor);
-    if (h) h->in_flight = l->held;
+    if (h) h->in_flight = w->credit[l - w->link].held;
     say(l, TYTO__ENVELOPE__BODY_HEARTBEAT, h);
+}
+
+static bool say_credit(ty_worker_link *l, int32_t change, bool leaving) {
+    Tyto__Credit *c = ty_pb_new(&tyto__credit__descriptor);
+    if (c) {
+        c->change = change;
+        c->leaving = leaving;
+    }
+    return say(l, TYTO__ENVELOPE__BODY_CREDIT, c);
+}
+
+/* Credits go where they are wanted. */
+static void balance(ty_worker *w) {
+    int32_t change[TY_ENDPOINTS_MAX];
+    if (is_draining(w)) return;
+    ty_credit_balance(w->credit, w->n_link, (uint32_t)w->contract->credits, change);
+    for (int i = 0; i < w->n_link; i++)
+        if (change[i] != 0 && !say_credit(&w->link[i], change[i], false))
+            w->credit[i].granted = (uint32_t)((int64_t)w->credit[i].granted - change[i]);
+}
+
+/* ---- a broker that is away ---- */
+
+static void set_welcome(ty_worker *w, ty_worker_link *l, bool welcome) {
+    ty_credit *c = credit_of(w, l);
+    l->welcomed = c->live = welcome;
+    c->granted = welcome ? l->offered : 0;
+}
+
+/* Nobody there waits for what the link's broker asked for: waiting jobs go, open ones are cancelled,
+ * and nothing that they still say is sent. */
+static void drop_tasks(ty_worker *w, ty_worker_link *l) {
+    ty_job *j, *after;
+    struct ty_job_list dropped = TAILQ_HEAD_INITIALIZER(dropped);
+    struct ty_outbox unsent = TAILQ_HEAD_INITIALIZER(unsent);
+    uint32_t n = credit_of(w, l)->held;
+    pthread_mutex_lock(&w->lock);
+    for (j = TAILQ_FIRST(&w->waiting); j; j = after) {
+        after = TAILQ_NEXT(j, next);
+        if (j->link != l) continue;
+        TAILQ_REMOVE(&w->waiting, j, next);
+        TAILQ_INSERT_TAIL(&dropped, j, next);
+    }
+    TAILQ_FOREACH(j, &w->open, next)
+    if (j->link == l) j->cancel_wanted = j->orphan = true;
+    ty_worker_cache_move(w, l, &dropped);
+    TAILQ_CONCAT(&unsent, &l->outbox, next);
+    l->epoch++;
+    pthread_mutex_unlock(&w->lock);
+    ty_worker_drop_jobs(&dropped);
+    ty_worker_drop_outbox(&unsent);
+    credit_of(w, l)->held = 0;
+    if (n > 0) ty_info("broker %s: %u of its tasks are dropped", l->endpoint, n);
+}
+
+static void notice_silence(ty_worker *w, ty_worker_link *l, int64_t silent_us, int64_t interval) {
+    if (l->welcomed && silent_us > TY_HEARTBEATS_MISSED * interval) {
+        ty_warn("broker %s gave no sign for %d ms", l->endpoint,
+                TY_HEARTBEATS_MISSED * l->heartbeat_ms);
+        set_welcome(w, l, false);
+    }
+    if (!l->welcomed && credit_of(w, l)->held > 0 && silent_us > GONE_BEATS * interval)
+        drop_tasks(w, l);
 }
 
 /* The sign of life that is due: a heartbeat, or a hello while we are not welcome. */
 static void tick(ty_worker *w, ty_worker_link *l, int64_t now) {
     int64_t interval = (int64_t)l->heartbeat_ms * 1000;
-    if (l->welcomed && now - l->heard_us > TY_HEARTBEATS_MISSED * interval) {
-        ty_warn("broker %s gave no sign for %d ms", l->endpoint,
-                TY_HEARTBEATS_MISSED * l->heartbeat_ms);
-        l->welcomed = false;
-    }
+    notice_silence(w, l, now - l->heard_us, interval);
     if (l->beat_us && now - l->beat_us < interval) return;
     l->beat_us = now;
     if (l->welcomed)
-        say_heartbeat(l);
+        say_heartbeat(w, l);
     else
         say_hello(w, l);
 }
@@ -123,13 +203,16 @@ static void refuse_run(ty_worker *w, const ty_worker_link *l, ty_status st, cons
 static void on_welcome(ty_worker *w, ty_worker_link *l, const Tyto__Welcome *x) {
     if (x->accepted) {
         if (!l->welcomed) ty_info("welcome at broker %s", l->endpoint);
-        l->welcomed = true;
+        if (l->broker && x->incarnation != l->broker) drop_tasks(w, l);
+        l->broker = x->incarnation;
+        set_welcome(w, l, true);
         l->said_waiting = false;
+        if (is_draining(w)) say_credit(l, 0, true);
         if (x->heartbeat_ms > 0 && x->heartbeat_ms < 3600000)
             l->heartbeat_ms = (int)x->heartbeat_ms;
         return;
     }
-    l->welcomed = false;
+    set_welcome(w, l, false);
     ty_status st = x->error ? ty_status_from_name(x->error->status) : TY_EINTERNAL;
     const char *text = x->error ? x->error->text : "";
     if (ty_status_transient(st))
@@ -145,21 +228,40 @@ static void on_error(ty_worker *w, ty_worker_link *l, const Tyto__Error *e) {
     } else if (st == TY_EUNAVAILABLE) {
         /* It started anew, or took us for dead: introduce ourselves at once. */
         if (l->welcomed) ty_info("broker %s does not know us: hello again", l->endpoint);
-        l->welcomed = false;
+        set_welcome(w, l, false);
+        drop_tasks(w, l);
         l->beat_us = 0;
     } else {
         ty_warn("broker %s: %s: %s", l->endpoint, e->status, e->text);
     }
 }
 
+/* A task that is not begun goes to another worker. */
+static void hand_back(ty_worker *w, ty_worker_link *l, const ty_message *task) {
+    ty_message *m = ty_message_new();
+    void *body = ty_pb_new(&tyto__handed_back__descriptor);
+    if (!m || !body || ty_message_copy_ids(m, task) != TY_OK) {
+        ty_error("req=%s lost: no memory to hand it back", task->env->request_id);
+        if (body) protobuf_c_message_free_unpacked(body, NULL);
+        ty_message_destroy(&m);
+        return;
+    }
+    ty_message_set_body(m, TYTO__ENVELOPE__BODY_HANDED_BACK, body);
+    ty_worker_post(w, l, l->epoch, m, true);
+}
+
 static void on_task(ty_worker *w, ty_worker_link *l, ty_message **m) {
     const char *id = (*m)->env->request_id;
+    ty_credit_take(w->credit, (int)(l - w->link));
+    if (is_draining(w)) { /* it was on its way when we began to leave */
+        hand_back(w, l, *m);
+        return;
+    }
     ty_job *j = ty_job_create(w, l, m);
     if (!j) {
         ty_error("req=%s lost: no memory for a job", id);
         return;
     }
-    l->held++;
     if (ty_worker_cache_take(w, j)) return;
     pthread_mutex_lock(&w->lock);
     TAILQ_INSERT_TAIL(&w->waiting, j, next);
@@ -196,7 +298,7 @@ static void on_message(ty_worker *w, ty_worker_link *l, ty_message **m) {
     case TYTO__ENVELOPE__BODY_ERROR: on_error(w, l, e->error); break;
     case TYTO__ENVELOPE__BODY_GOODBYE:
         ty_info("broker %s says goodbye", l->endpoint);
-        l->welcomed = false;
+        set_welcome(w, l, false);
         break;
     default: ty_warn("broker %s: unexpected message, body %d", l->endpoint, (int)e->body_case);
     }
@@ -213,9 +315,8 @@ static void on_bad_message(ty_worker *w, ty_worker_link *l, ty_message *m, const
         return;
     }
     ty_message_set_error(answer, err->code, err->text, w->stage->name);
-    if (answer->env->body_case == TYTO__ENVELOPE__BODY_ERROR) answer->env->error->credits = 1;
-    l->held++; /* so that the answer lets go of it */
-    ty_worker_post(w, l, answer, true);
+    ty_credit_take(w->credit, (int)(l - w->link)); /* the answer lets go of it */
+    ty_worker_post(w, l, l->epoch, answer, true);
 }
 
 static void receive(ty_worker *w, ty_worker_link *l) {
@@ -246,16 +347,31 @@ static void remove_outgoing(ty_worker *w, ty_worker_link *l, ty_outgoing *o) {
     pthread_mutex_lock(&w->lock);
     TAILQ_REMOVE(&l->outbox, o, next);
     pthread_mutex_unlock(&w->lock);
-    if (o->closes && l->held > 0) l->held--;
     ty_message_destroy(&o->m);
     free(o);
+}
+
+/* Its task's place is free from now on; the answer grants it anew, if that broker is to have it. */
+static void release(ty_worker *w, ty_worker_link *l, ty_outgoing *o) {
+    Tyto__Envelope *e = o->m->env;
+    uint32_t granted =
+        ty_credit_release(w->credit, w->n_link, (int)(l - w->link), (uint32_t)w->contract->credits);
+    if (is_draining(w)) granted = 0;
+    o->closes = false; /* not a second time */
+    if (e->body_case == TYTO__ENVELOPE__BODY_RESULT) e->result->credits = granted;
+    if (e->body_case == TYTO__ENVELOPE__BODY_ERROR) e->error->credits = granted;
 }
 
 /* True when everything has left. */
 static bool flush(ty_worker *w, ty_worker_link *l) {
     for (ty_outgoing *o; (o = peek(w, l));) {
         ty_err err;
+        if (o->epoch != l->epoch) { /* of a task that was dropped */
+            remove_outgoing(w, l, o);
+            continue;
+        }
         if (!l->welcomed) return false;
+        if (o->closes) release(w, l, o);
         ty_status st = ty_message_send(l->socket, false, &o->m, &err);
         if (st == TY_EOVERLOAD) return false;
         if (st != TY_OK) ty_error("broker %s: an answer is lost: %s", l->endpoint, err.text);
@@ -272,20 +388,40 @@ static bool flush_all(ty_worker *w) {
 
 /* ---- the loop ---- */
 
-/* After SIGTERM no broker sends more; what has come already is still computed. */
+/* No broker sends more, and what is not begun goes back; what is open is computed to its end. */
+static void begin_draining(ty_worker *w) {
+    int n = 0, ms = w->contract->drain_ms > 0 ? w->contract->drain_ms : DRAIN_MS;
+    struct ty_job_list back = TAILQ_HEAD_INITIALIZER(back);
+    w->drain_until_us = ty_now_us() + (int64_t)ms * 1000;
+    for (int i = 0; i < w->n_link; i++) {
+        w->credit[i].granted = 0;
+        if (w->link[i].welcomed) say_credit(&w->link[i], 0, true);
+    }
+    pthread_mutex_lock(&w->lock);
+    TAILQ_CONCAT(&back, &w->waiting, next);
+    ty_worker_cache_move(w, NULL, &back);
+    pthread_mutex_unlock(&w->lock);
+    for (ty_job *j; (j = TAILQ_FIRST(&back)); n++) {
+        TAILQ_REMOVE(&back, j, next);
+        hand_back(w, j->link, j->task);
+        ty_job_destroy(j);
+    }
+    ty_info("draining: at most %d ms for what is open, %d tasks handed back", ms, n);
+}
+
+/* SIGTERM drains; a second one, or the end of the time, leaves what is open to other workers. */
 static void check_signals(ty_worker *w) {
     int n = ty_worker_signals();
+    if (n == 0) return;
     pthread_mutex_lock(&w->lock);
-    bool begins = n > 0 && !w->draining;
-    if (n > 0) w->draining = true;
-    if (n > 1) w->leave = true;
-    if (n > 0) pthread_cond_broadcast(&w->work);
+    bool begins = !w->draining, left = w->leave;
+    w->draining = true;
+    bool late = !begins && ty_now_us() >= w->drain_until_us;
+    if (n > 1 || late) w->leave = true;
+    pthread_cond_broadcast(&w->work);
     pthread_mutex_unlock(&w->lock);
-    if (!begins) return;
-    ty_info("draining");
-    for (int i = 0; i < w->n_link; i++)
-        if (w->link[i].welcomed)
-            say(&w->link[i], TYTO__ENVELOPE__BODY_CREDIT, ty_pb_new(&tyto__credit__descriptor));
+    if (begins) begin_draining(w);
+    if (late && !left) ty_warn("the time to drain is over: what is open is left to other workers");
 }
 
 static bool is_finished(ty_worker *w) {
@@ -297,6 +433,7 @@ static bool is_finished(ty_worker *w) {
 
 static long next_timeout_ms(const ty_worker *w, bool flushed, int64_t now) {
     int64_t until = now + 1000000;
+    if (w->drain_until_us > now && w->drain_until_us < until) until = w->drain_until_us;
     for (int i = 0; i < w->n_link; i++) {
         const ty_worker_link *l = &w->link[i];
         int64_t beat = l->beat_us + (int64_t)l->heartbeat_ms * 1000;
@@ -333,6 +470,7 @@ void *ty_worker_io(void *arg) {
         check_signals(w);
         for (int i = 0; i < w->n_link; i++) tick(w, &w->link[i], ty_now_us());
         bool flushed = flush_all(w);
+        balance(w);
         wait_and_receive(w, next_timeout_ms(w, flushed, ty_now_us()));
     }
     leave(w);

@@ -41,7 +41,7 @@ ty_status broker_create(const broker_options *o, broker **out, ty_err *err) {
     TAILQ_INIT(&b->queues);
     TAILQ_INIT(&b->tasks);
     /* Not from 1: a worker that outlived an earlier broker must not hit one of our numbers. */
-    b->next_dispatch = (uint64_t)ty_now_unix_us();
+    b->incarnation = b->next_dispatch = (uint64_t)ty_now_unix_us();
     b->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     b->zmq = ty_socket_context();
     ty_status st = fill_options(&b->opt, o, err);
@@ -192,6 +192,9 @@ static void check_stop(broker *b) {
     b->draining = true;
     b->drain_until_us = ty_now_us() + (int64_t)b->opt.drain_ms * 1000;
     ty_info("draining tasks=%d", b->n_task);
+    /* First the news, so that what is handed back goes elsewhere. */
+    broker_gateways_news(b);
+    broker_tasks_hand_back(b);
 }
 
 static bool is_over(const broker *b) {

@@ -25,8 +25,9 @@ typedef struct broker broker;
 
 /* Binds both endpoints.  Fails: TY_EINVAL, TY_EEXIST, TY_EIO, TY_ENOMEM. */
 ty_status broker_create(const broker_options *o, broker **out, ty_err *err);
-/* Serves until broker_stop, then takes no new task, lets those it has come to their end (at most
- * drain_ms) and says goodbye to all. */
+/* Serves until broker_stop, then takes no new task, hands back those that wait (EUNAVAILABLE: the gateways
+ * send them by another broker), lets those in flight come to their end (at most drain_ms) and says
+ * goodbye to all. */
 ty_status broker_run(broker *b, ty_err *err);
 /* May be called from a signal handler and from any thread. */
 void broker_stop(broker *b);

@@ -151,6 +151,8 @@ static void tell_news(broker *b, broker_gateway *g) {
     if (!w) return;
     w->accepted = 1;
     w->heartbeat_ms = (uint32_t)b->opt.heartbeat_ms;
+    w->incarnation = b->incarnation;
+    w->draining = b->draining;
     for (size_t i = 0; i < h->n_pipelines; i++) {
         Tyto__PipelineState *s = pipeline_state(b, h->pipelines[i]);
         if (!s || ty_pb_append(&w->pipelines, &w->n_pipelines, s) != TY_OK) {
@@ -182,7 +184,8 @@ static void refuse_hello(broker *b, ty_message **m, ty_status st, const char *te
     if (ty_message_send(b->gw_socket, true, &answer, NULL) != TY_OK) ty_message_destroy(&answer);
 }
 
-/* The same gateway by a new connection keeps its tasks; a restarted one has forgotten them. */
+/* A gateway says hello by a new connection when it has given us up: it sends elsewhere, or anew, what it had
+ * here.  A restarted one has forgotten it. */
 static ty_status adopt(broker *b, const ty_message *m, broker_gateway **g, ty_err *err) {
     const Tyto__GatewayHello *h = m->env->gateway_hello;
     broker_gateway *old = find_name(b, h->gateway);
@@ -195,6 +198,7 @@ static ty_status adopt(broker *b, const ty_message *m, broker_gateway **g, ty_er
         broker_gateway_destroy(b, old);
         return TY_OK;
     }
+    cancel_all(b, old);
     broker_peer_clear(&old->peer);
     broker_peer_init(&old->peer, b->gw_socket, m);
     *g = old;

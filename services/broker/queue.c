@@ -197,6 +197,15 @@ broker_task *broker_task_find(broker *b, const broker_gateway *gw, const char *r
     return t;
 }
 
+void broker_tasks_hand_back(broker *b) {
+    broker_task *t = TAILQ_FIRST(&b->tasks);
+    while (t) {
+        broker_task *after = TAILQ_NEXT(t, all);
+        if (!t->owner) broker_task_fail(b, t, TY_EUNAVAILABLE, "the broker is shutting down", "");
+        t = after;
+    }
+}
+
 /* ---- the clock ---- */
 
 static bool nobody_serves(const broker *b, const broker_task *t, int64_t now_us) {

@@ -93,6 +93,7 @@ struct broker {
     TAILQ_HEAD(, broker_queue) queues;
     TAILQ_HEAD(, broker_task) tasks;
     int n_queue, n_task;
+    uint64_t incarnation; /* told in every Welcome */
     uint64_t next_dispatch;
 
     bool news; /* a pipeline's state may have changed */
@@ -140,6 +141,8 @@ void broker_task_detach(broker_task *t);
 void broker_task_drop(broker *b, broker_task *t);
 /* Ends it: the gateway gets an Error. */
 void broker_task_fail(broker *b, broker_task *t, ty_status st, const char *text, const char *stage);
+/* Ends those that wait in a queue: the broker drains. */
+void broker_tasks_hand_back(broker *b);
 /* Ends it without a word to the gateway; a worker that has it is told. */
 void broker_task_cancel(broker *b, broker_task *t);
 broker_task *broker_task_find(broker *b, const broker_gateway *gw, const char *request_id,

@@ -117,6 +117,7 @@ static void welcome(broker *b, broker_worker *w) {
     if (x) {
         x->accepted = 1;
         x->heartbeat_ms = (uint32_t)b->opt.heartbeat_ms;
+        x->incarnation = b->incarnation;
     }
     broker_peer_tell(&w->peer, broker_make(TYTO__ENVELOPE__BODY_WELCOME, x));
 }
@@ -178,6 +179,8 @@ static void on_hello(broker *b, broker_worker *known, ty_message **m) {
     const Tyto__Hello *h = (*m)->env->hello;
     ty_err err = {0};
     if (known && is_same(known, h)) {
+        /* What was on its way when the worker gave us up, or what it dropped then. */
+        if (h->holds == 0) take_back_all(b, known, false);
         known->credits = h->credits;
         welcome(b, known);
         return;
@@ -346,12 +349,26 @@ static void on_chunk(const broker_worker *w, ty_message **m) {
     *m = NULL;
 }
 
-/* Credit says how many more it takes from now on; 0 is how it begins to leave. */
-static void on_credit(broker *b, broker_worker *w, uint32_t credits) {
-    w->credits = credits;
-    w->draining = credits == 0;
-    if (w->draining) ty_info("worker=%s drains", hello_of(w)->worker);
+static void withdraw(broker_worker *w, uint32_t credits) {
+    w->credits = w->credits > credits ? w->credits - credits : 0;
+}
+
+static void on_credit(broker *b, broker_worker *w, const Tyto__Credit *c) {
+    if (c->change >= 0)
+        grant(w, (uint32_t)c->change);
+    else
+        withdraw(w, 0U - (uint32_t)c->change);
+    if (!c->leaving) return;
+    w->credits = 0;
+    w->draining = true;
+    ty_info("worker=%s drains", hello_of(w)->worker);
     broker_queue_count(b, w->q);
+}
+
+/* The worker leaves and has not begun it. */
+static void on_handed_back(broker *b, broker_worker *w, const ty_message *m) {
+    broker_task *t = find_task(w, m->env->dispatch);
+    if (t) take_back(b, w, t, false);
 }
 
 static void on_stranger(broker *b, ty_message **m) {
@@ -377,7 +394,8 @@ void broker_worker_message(broker *b, ty_message **m) {
     case TYTO__ENVELOPE__BODY_RESULT: on_result(b, w, *m); break;
     case TYTO__ENVELOPE__BODY_ERROR: on_error(b, w, *m); break;
     case TYTO__ENVELOPE__BODY_CHUNK: on_chunk(w, m); break;
-    case TYTO__ENVELOPE__BODY_CREDIT: on_credit(b, w, (*m)->env->credit->credits); break;
+    case TYTO__ENVELOPE__BODY_CREDIT: on_credit(b, w, (*m)->env->credit); break;
+    case TYTO__ENVELOPE__BODY_HANDED_BACK: on_handed_back(b, w, *m); break;
     case TYTO__ENVELOPE__BODY_GOODBYE: remove_worker(b, w, "goodbye", false); break;
     default:
         ty_warn("worker=%s sent what no worker sends, body=%d", hello_of(w)->worker, (int)c);

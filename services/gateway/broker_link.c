@@ -94,6 +94,10 @@ bool broker_link_up(const broker_link *l) {
     return l->state == UP;
 }
 
+bool broker_link_takes(const broker_link *l) {
+    return l->state == UP && l->welcome && !l->welcome->env->welcome->draining;
+}
+
 const char *broker_link_endpoint(const broker_link *l) {
     return l->endpoint;
 }
@@ -158,6 +162,7 @@ static void on_welcome(broker_link *l, ty_message **m) {
     } else {
         bool news = l->state != UP;
         if (w->heartbeat_ms) l->heartbeat_ms = (int)w->heartbeat_ms;
+        if (w->draining && broker_link_takes(l)) ty_info("broker=%s drains", l->endpoint);
         ty_message_destroy(&l->welcome);
         l->welcome = *m;
         *m = NULL;

@@ -32,6 +32,8 @@ typedef struct {
 ty_status broker_link_create(broker_link **out, void *zmq, struct event_base *base,
                              const broker_link_options *opt, ty_err *err);
 bool broker_link_up(const broker_link *l);
+/* Up, and not about to leave: may it be given tasks? */
+bool broker_link_takes(const broker_link *l);
 const char *broker_link_endpoint(const broker_link *l);
 /* Why it is not up; "" when it is. */
 const char *broker_link_reason(const broker_link *l);

@@ -84,14 +84,15 @@ static void refresh_pipeline(gateway *g, gateway_pipeline *p) {
     snprintf(p->reason, sizeof(p->reason), "no broker is configured");
     for (int i = 0; i < g->n_link && !p->ready; i++) {
         const Tyto__PipelineState *s = find_state(g->link[i], p->info.name);
-        if (s && s->ready)
+        if (s && s->ready && broker_link_takes(g->link[i]))
             p->ready = true;
-        else if (s)
+        else if (s && !s->ready)
             snprintf(p->reason, sizeof(p->reason), "%.390s", s->reason);
         else
             snprintf(p->reason, sizeof(p->reason), "%s",
-                     broker_link_up(g->link[i]) ? "the broker has not spoken of it yet"
-                                                : broker_link_reason(g->link[i]));
+                     s                            ? "the broker is shutting down"
+                     : broker_link_up(g->link[i]) ? "the broker has not spoken of it yet"
+                                                  : broker_link_reason(g->link[i]));
     }
     if (p->ready) {
         p->reason[0] = '\0';
@@ -251,7 +252,7 @@ ty_status gateway_ask(gateway *g, ask **out, const gateway_pipeline *p, const ch
 /* Two tries for a message's place among the brokers: those where its pipeline is ready; then any that
  * takes tasks, for what it lacks may come. */
 static bool is_candidate(const broker_link *l, const char *pipeline, bool must_be_ready) {
-    if (!broker_link_up(l)) return false;
+    if (!broker_link_takes(l)) return false;
     if (!must_be_ready) return true;
     const Tyto__PipelineState *s = find_state(l, pipeline);
     return s && s->ready;
@@ -285,7 +286,11 @@ static int rank_links(const gateway *g, const Tyto__Envelope *e, int *order) {
 static ty_status send_to_any(gateway *g, int *link, ty_message **m, ty_err *err) {
     int order[TY_ENDPOINTS_MAX], n = rank_links(g, (*m)->env, order);
     uint32_t first = (*m)->env->generation > 0 ? (*m)->env->generation - 1 : 0;
-    ty_status st = n > 0 ? TY_OK : broker_link_send(g->link[0], m, err);
+    ty_status st = TY_OK;
+    if (n == 0)
+        return ty_fail(err, TY_EUNAVAILABLE, "%s",
+                       broker_link_up(g->link[0]) ? "the broker is shutting down"
+                                                  : broker_link_reason(g->link[0]));
     for (int i = 0; i < n; i++) {
         *link = order[(first + (uint32_t)i) % (uint32_t)n];
         st = broker_link_send(g->link[*link], m, err);

@@ -39,7 +39,7 @@ static const ty_option table[] = {
                "largest request in MiB"),
     TY_OPT_INT("max-inflight", "TYTO_MAX_INFLIGHT", opt.g.max_in_flight, 256, 1, 65536,
                "requests at a time; more are refused with 503"),
-    TY_OPT_INT("drain-s", NULL, opt.g.drain_s, 30, 0, 3600,
+    TY_OPT_INT("drain-s", "TYTO_DRAIN_S", opt.g.drain_s, 30, 0, 3600,
                "after SIGTERM, how long requests in flight may take"),
     TY_OPT_STR("redis-url", "TYTO_REDIS_URL", opt.g.redis_url, NULL, "URL",
                "the store of conversations and files: unix:///PATH or "

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OPEN_MAX_JOBS = 64, N_ARG = 12 };
+enum { OPEN_MAX_JOBS = 64, N_ARG = 13 };
 
 bool test_toy_is_asked(int argc, char **argv) {
     return argc == N_ARG + 2 && strcmp(argv[1], "--toy-worker") == 0;
@@ -147,7 +147,8 @@ int test_toy_main(int argc, char **argv) {
                         .batch_limit = atoi(a[8]),
                         .credits = atoi(a[9]),
                         .delay_ms = atoi(a[10]),
-                        .tokens = atoi(a[11])}};
+                        .tokens = atoi(a[11]),
+                        .drain_ms = atoi(a[12])}};
     const test_toy *t = &s.toy;
     ty_stage stage = {.name = t->stage};
     if (t->tokens > 0) {
@@ -167,6 +168,7 @@ int test_toy_main(int argc, char **argv) {
                             .model_id = t->model,
                             .batch_limit = t->batch_limit,
                             .credits = t->credits,
+                            .drain_ms = t->drain_ms,
                             .takes = takes,
                             .n_takes = 1,
                             .gives = gives,
@@ -181,19 +183,23 @@ int test_toy_main(int argc, char **argv) {
 }
 
 pid_t test_toy_spawn(const test_toy *t, const char *log_path) {
-    char number[6][16], model[64];
-    const int value[6] = {t->takes_cols ? t->takes_cols : 4,
+    char number[7][16], model[64];
+    const int value[7] = {t->takes_cols ? t->takes_cols : 4,
                           t->gives_cols ? t->gives_cols : 4,
                           t->batch_limit ? t->batch_limit : 4,
                           t->credits ? t->credits : 8,
                           t->delay_ms,
-                          t->tokens};
-    for (int i = 0; i < 6; i++) snprintf(number[i], sizeof(number[i]), "%d", value[i]);
+                          t->tokens,
+                          t->drain_ms};
+    for (int i = 0; i < 7; i++) snprintf(number[i], sizeof(number[i]), "%d", value[i]);
     snprintf(model, sizeof(model), "model-%s", t->stage);
-    const char *argv[] = {"/proc/self/exe", "--toy-worker", t->worker,
-                          t->stage,         t->connect,     t->model ? t->model : model,
-                          t->takes,         t->gives,       number[0],
-                          number[1],        number[2],      number[3],
-                          number[4],        number[5],      NULL};
+    const char *argv[] = {"/proc/self/exe", "--toy-worker",
+                          t->worker,        t->stage,
+                          t->connect,       t->model ? t->model : model,
+                          t->takes,         t->gives,
+                          number[0],        number[1],
+                          number[2],        number[3],
+                          number[4],        number[5],
+                          number[6],        NULL};
     return test_spawn((char *const *)(uintptr_t)argv, log_path);
 }

@@ -22,6 +22,7 @@ typedef struct {
     int batch_limit, credits;             /* 0 = 4, 8 */
     int delay_ms;                         /* of a batch, or of a streaming step */
     int tokens;                           /* > 0: a streaming stage that gives so many */
+    int drain_ms;
 } test_toy;
 
 bool test_toy_is_asked(int argc, char **argv);

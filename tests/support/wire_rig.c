@@ -157,6 +157,7 @@ void rig_cancel(rig *r, const char *id, int part) {
 
 static void keep_news(rig *r, const Tyto__Welcome *w) {
     assert_true(w->accepted);
+    r->draining = w->draining;
     if (w->n_pipelines == 0) return;
     const Tyto__PipelineState *p = w->pipelines[0];
     r->ready = p->ready;

@@ -25,6 +25,7 @@ typedef struct {
     uint32_t stage_workers[4], in_flight[4], queued[4]; /* and its stages */
     int n_redispatched;
     int goodbyes;
+    bool draining;     /* the broker said so */
     int pipeline_hops; /* of the itinerary that hello names: stages "a", "b", "c"... */
     const char *const *stage, *const *model; /* or these; NULL: the letters */
 } rig;

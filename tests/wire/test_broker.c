@@ -443,12 +443,36 @@ static void worker_drains_on_sigterm(void **state) {
     for (int i = 0; i < 6; i++) rig_submit(&r, "req", i, (float)i);
     rig_wait_in_flight(&r, 0, 4);
     kill(r.worker[0], SIGTERM);
-    /* What it had is finished by itself, what waited goes to the next. */
+    /* What it computed is finished by itself; what waited, there and here, goes to the next. */
     rig_worker(&r, 1, "a", (test_toy){0});
-    assert_int_equal(collect_all(&r, 6), 1);
+    assert_int_equal(collect_all(&r, 6), 2);
     assert_int_equal(test_stop(r.worker[0], 0, RIG_WAIT_S), 0);
     r.worker[0] = 0;
-    assert_int_equal(r.n_redispatched, 0);
+    assert_in_range(r.n_redispatched, 1, 3); /* by how far it had come */
+    assert_true(rig_log_has(&r, "a.0", "tasks handed back"));
+    rig_stop(&r);
+}
+
+static void worker_that_drains_for_too_long_leaves_its_task_to_others(void **state) {
+    (void)state;
+    rig r;
+    rig_start(&r, 1, NULL);
+    rig_worker(&r, 0, "a", (test_toy){.delay_ms = 50, .tokens = 100000, .drain_ms = 300});
+    rig_wait_ready(&r, true);
+    rig_submit(&r, "long", 0, 0);
+    ty_message *m = rig_expect(&r, TYTO__ENVELOPE__BODY_CHUNK);
+    ty_message_destroy(&m);
+    rig_worker(&r, 1, "a", (test_toy){.delay_ms = 5, .tokens = 10});
+    kill(r.worker[0], SIGTERM);
+    while ((m = rig_wait(&r, 10000)) && m->env->body_case == TYTO__ENVELOPE__BODY_CHUNK)
+        ty_message_destroy(&m);
+    assert_non_null(m);
+    assert_int_equal(m->env->body_case, TYTO__ENVELOPE__BODY_RESULT);
+    assert_string_equal(m->env->timings[0]->worker, "a.1");
+    ty_message_destroy(&m);
+    assert_int_equal(test_stop(r.worker[0], 0, RIG_WAIT_S), 0);
+    r.worker[0] = 0;
+    assert_true(rig_log_has(&r, "a.0", "the time to drain is over"));
     rig_stop(&r);
 }
 
@@ -456,22 +480,25 @@ static void broker_drains_on_sigterm(void **state) {
     (void)state;
     rig r;
     rig_start(&r, 1, NULL);
-    rig_worker(&r, 0, "a", (test_toy){.delay_ms = 400, .batch_limit = 8});
+    rig_worker(&r, 0, "a", (test_toy){.delay_ms = 400, .batch_limit = 8, .credits = 4});
     rig_wait_ready(&r, true);
-    for (int i = 0; i < 4; i++) rig_submit(&r, "req", i, (float)i);
+    for (int i = 0; i < 7; i++) rig_submit(&r, "req", i, (float)i);
     rig_wait_in_flight(&r, 0, 4);
     kill(r.broker, SIGTERM);
     ty_message *m;
-    int results = 0, refused = 0;
+    int results = 0, refused = 0, handed_back = 0;
     rig_submit(&r, "late", 40, 0);
     while ((m = rig_wait(&r, 2000))) {
         if (m->env->body_case == TYTO__ENVELOPE__BODY_RESULT)
             results++;
-        else if (m->env->part == 40)
-            refused += strcmp(m->env->error->status, "EUNAVAILABLE") == 0;
+        else if (strcmp(m->env->error->status, "EUNAVAILABLE") == 0)
+            *(m->env->part == 40 ? &refused : &handed_back) += 1;
+        /* The news come before what is handed back. */
+        assert_true(r.draining);
         ty_message_destroy(&m);
     }
     assert_int_equal(results, 4);
+    assert_int_equal(handed_back, 3);
     assert_int_equal(refused, 1);
     assert_int_equal(r.goodbyes, 1);
     assert_int_equal(test_stop(r.broker, 0, RIG_WAIT_S), 0);
@@ -573,6 +600,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(workers_of_one_model_must_say_the_same),
         cmocka_unit_test(newer_worker_of_a_name_drives_the_older_out),
         cmocka_unit_test(worker_drains_on_sigterm),
+        cmocka_unit_test(worker_that_drains_for_too_long_leaves_its_task_to_others),
         cmocka_unit_test(broker_drains_on_sigterm),
         cmocka_unit_test(new_broker_gets_everybody_back),
         cmocka_unit_test(gateway_that_left_is_cancelled),
