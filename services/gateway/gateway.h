@@ -95,5 +95,11 @@ void api_conversations_list(void *ctx, http_call *c);
 void api_conversation_get(void *ctx, http_call *c);
 void api_conversation_delete(void *ctx, http_call *c);
 void api_conversation_fork(void *ctx, http_call *c);
+/* api_files.c */
+void api_file_create(void *ctx, http_call *c);
+void api_files_list(void *ctx, http_call *c);
+void api_file_get(void *ctx, http_call *c);
+void api_file_delete(void *ctx, http_call *c);
+void api_file_content(void *ctx, http_call *c);
 
 #endif

@@ -54,13 +54,18 @@ static void expect_error(test_reply r, int status, const char *code) {
     json_decref(j);
 }
 
-static json_t *image_part(const char *name) {
+static char *read_picture(const char *name, size_t *size) {
     char *file = NULL;
-    size_t size = 0;
     ty_err e = {0};
-    if (ty_file_read(test_path("%s/images/%s", test_golden_dir(), name), 1 << 24, &file, &size,
+    if (ty_file_read(test_path("%s/images/%s", test_golden_dir(), name), 1 << 24, &file, size,
                      &e) != TY_OK)
         fail_msg("%s", e.text);
+    return file;
+}
+
+static json_t *image_part(const char *name) {
+    size_t size = 0;
+    char *file = read_picture(name, &size);
     char *url = malloc(4 * ((size + 2) / 3) + 64);
     assert_non_null(url);
     int n = sprintf(url, "data:image/jpeg;base64,");
@@ -451,6 +456,93 @@ static void conversations_are_listed_forked_and_deleted(void **state) {
     answered_clear(&c);
 }
 
+/* ---- files ---- */
+
+static json_t *file_part(const char *id) {
+    return json_pack("{s:s, s:{s:s}}", "type", "image_file", "image_file", "file_id", id);
+}
+
+static void files_are_sent_once_and_named_afterwards(void **state) {
+    (void)state;
+    size_t size;
+    char *bytes = read_picture("photo_9.jpg", &size), id[80];
+    test_reply r = test_http(port[0], "POST", "/v1/files?filename=nine.jpg",
+                             "Content-Type: image/jpeg\r\n", bytes, size);
+    json_t *f = parse(&r, 200);
+    snprintf(id, sizeof(id), "%s", json_string_value(json_object_get(f, "id")));
+    assert_int_equal(strlen(id), 64);
+    assert_string_equal(json_string_value(json_object_get(f, "object")), "file");
+    assert_string_equal(json_string_value(json_object_get(f, "filename")), "nine.jpg");
+    assert_int_equal(json_integer_value(json_object_get(f, "bytes")), size);
+    json_decref(f);
+    /* the same bytes in a form: the same file */
+    ty_buf form = ty_buf_make(1 << 24);
+    ty_buf_puts(&form, "--xx\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nvision\r\n"
+                       "--xx\r\nContent-Disposition: form-data; name=\"file\"; "
+                       "filename=\"9.jpg\"\r\n\r\n");
+    ty_buf_append(&form, bytes, size);
+    ty_buf_puts(&form, "\r\n--xx--\r\n");
+    r = test_http(port[1], "POST", "/v1/files",
+                  "Content-Type: multipart/form-data; boundary=xx\r\n", form.data, form.len);
+    f = parse(&r, 200);
+    assert_string_equal(json_string_value(json_object_get(f, "id")), id);
+    assert_string_equal(json_string_value(json_object_get(f, "filename")), "9.jpg");
+    json_decref(f);
+    ty_buf_clear(&form);
+    r = TEST_GET(port[1], "/v1/files");
+    f = parse(&r, 200);
+    assert_int_equal(json_array_size(json_object_get(f, "data")), 1);
+    json_decref(f);
+    r = TEST_GET(port[1], test_path("/v1/files/%s/content", id));
+    assert_int_equal(r.status, 200);
+    assert_int_equal(r.body_size, size);
+    assert_memory_equal(r.body, bytes, size);
+    assert_string_equal(test_reply_header(&r, "Content-Type"), "image/jpeg");
+    assert_non_null(strstr(test_reply_header(&r, "Content-Security-Policy"), "sandbox"));
+    test_reply_clear(&r);
+    free(bytes);
+
+    /* asked about by its id, it is the picture */
+    answered a = ask(port[0], NULL, request(NULL, image_part("photo_9.jpg"), "What?"), false);
+    answered b = ask(port[1], NULL, request(NULL, file_part(id), "What?"), false);
+    answered c = ask(port[1], NULL, request("new", file_part(id), "What?"), true);
+    assert_string_equal(a.text, b.text);
+    assert_string_equal(a.text, c.text);
+    /* deleted, it lives on in the conversation that shows it, and nowhere else */
+    r = test_http(port[0], "DELETE", test_path("/v1/files/%s", id), NULL, NULL, 0);
+    json_decref(parse(&r, 200));
+    expect_error(TEST_GET(port[0], test_path("/v1/files/%s", id)), 404, "file_not_found");
+    answered d = ask(port[0], NULL, request(c.id, NULL, "And what else?"), false);
+    r = test_http(port[0], "DELETE", test_path("/v1/conversations/%s", c.id), NULL, NULL, 0);
+    json_decref(parse(&r, 200));
+    json_t *conversation = get(port[0], NULL, c.id, 404);
+    json_decref(conversation);
+    answered_clear(&a);
+    answered_clear(&b);
+    answered_clear(&c);
+    answered_clear(&d);
+}
+
+static void wrong_files_are_refused(void **state) {
+    (void)state;
+    static const char none[] = "0000000000000000000000000000000000000000000000000000000000000000";
+    test_reply r = test_http(port[0], "POST", "/v1/files", "Content-Type: image/gif\r\n",
+                             "GIF89a...........", 16);
+    expect_error(r, 400, "unsupported_value");
+    r = test_http(port[0], "POST", "/v1/files", "Content-Type: multipart/form-data; boundary=x\r\n",
+                  "--y", 3);
+    expect_error(r, 400, "invalid_value");
+    expect_error(TEST_GET(port[0], test_path("/v1/files/%s/content", none)), 404, "file_not_found");
+    expect_error(TEST_GET(port[0], "/v1/files/xyz"), 404, "file_not_found");
+    r = post(port[0], CHAT, NULL, request(NULL, file_part(none), "?"));
+    assert_non_null(strstr(r.body, "messages[0].content[0]"));
+    expect_error(r, 404, "file_not_found");
+    expect_error(post(port[0], CHAT, NULL, request("new", file_part(none), "?")), 404,
+                 "file_not_found");
+    expect_error(post(port[0], CHAT, NULL, request(NULL, file_part("../x"), "?")), 400,
+                 "invalid_value");
+}
+
 /* Two keys, room for two conversations and a megabyte each, forgotten after two seconds. */
 static void owners_have_their_own_and_quotas(void **state) {
     (void)state;
@@ -636,6 +728,8 @@ int main(void) {
         cmocka_unit_test(client_that_goes_away_leaves_no_trace),
         cmocka_unit_test(wrong_conversations_are_refused),
         cmocka_unit_test(conversations_are_listed_forked_and_deleted),
+        cmocka_unit_test(files_are_sent_once_and_named_afterwards),
+        cmocka_unit_test(wrong_files_are_refused),
         cmocka_unit_test(owners_have_their_own_and_quotas),
         cmocka_unit_test(redis_away_stops_conversations_alone),
         cmocka_unit_test(turn_survives_the_death_of_redis),
