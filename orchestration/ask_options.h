@@ -33,7 +33,8 @@ typedef struct {
         TY_OPT_STR("seed", NULL, (o).seed, NULL, "N", "of the draws, with a temperature"),         \
         TY_OPT_LIST("stop", (o).stop, "TEXT", "end before this text; may repeat"),                 \
         TY_OPT_FLAG("ignore-eos", NULL, (o).ignore_eos, "go on to --max-tokens"),                  \
-        TY_OPT_STR("template", NULL, (o).template_name, NULL, "readme|serve", "prompt form")
+        TY_OPT_STR("template", NULL, (o).template_name, NULL, "NAME",                              \
+                   "readme, serve, mplug_owl2 or vicuna_v1; absent = the model's own")
 
 /* Sets the fields of those options that were given.  Exits no one: 0, or -1 after a message. */
 int ask_options_to_json(const ask_options *o, const ty_option *table, json_t *request);

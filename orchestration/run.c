@@ -128,7 +128,7 @@ static const ty_option table[] = {
     TY_OPT_LIST("image", opt.image, "FILE", "JPEG, PNG or WebP; may repeat; \"-\" is stdin"),
     TY_OPT_STR("prompt", NULL, opt.prompt, NULL, "TEXT", "the user's turn, after its pictures"),
     TY_OPT_STR("raw", NULL, opt.raw, NULL, "TEXT",
-               "a whole prompt, verbatim; \"<image>\" stands for each picture"),
+               "a whole prompt, verbatim; \"<image>\" (v2: \"<|image|>\") stands for each picture"),
     TY_OPT_STR("system", NULL, opt.system, NULL, "TEXT", "system message (replaces the preamble)"),
     ASK_OPTIONS(opt.ask),
     TY_OPT_INT("threads", "TYTO_THREADS", opt.threads, 0, 0, 1024, "0 = one per core"),

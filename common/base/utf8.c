@@ -60,3 +60,17 @@ bool ty_utf8_is_space(uint32_t c) {
     return c == 0x85 || c == 0xA0 || c == 0x1680 || c == 0x2028 || c == 0x2029 || c == 0x202F ||
            c == 0x205F || c == 0x3000;
 }
+
+void ty_utf8_strip(const char **text, size_t *len) {
+    uint32_t code;
+    size_t n;
+    while (*len && (n = ty_utf8_decode(*text, *len, &code)) && ty_utf8_is_space(code)) {
+        *text += n;
+        *len -= n;
+    }
+    while (*len) {
+        for (n = 1; n < *len && n < 4 && ((unsigned char)(*text)[*len - n] & 0xC0) == 0x80;) n++;
+        if (ty_utf8_decode(*text + *len - n, n, &code) != n || !ty_utf8_is_space(code)) return;
+        *len -= n;
+    }
+}

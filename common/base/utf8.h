@@ -17,5 +17,7 @@ bool ty_utf8_is_cut(const char *text, size_t len);
 bool ty_utf8_is_valid(const char *text, size_t len);
 /* What Python's str.isspace counts as white space (str.strip removes it). */
 bool ty_utf8_is_space(uint32_t code);
+/* Takes white space off both ends: *text and *len become the rest. */
+void ty_utf8_strip(const char **text, size_t *len);
 
 #endif

@@ -25,16 +25,18 @@ json_t *ty_chat_turn_json(const ty_turn *t, const char *const *file_id) {
 
 json_t *ty_chat_params_json(const ty_chat_request *r) {
     const ty_sampling *s = &r->sampling;
-    json_t *o = json_pack(
-        "{s:s, s:i, s:f, s:i, s:f, s:f, s:i, s:i, s:f, s:b, s:b}", "template", r->template_name,
-        "max_tokens", s->max_tokens, "temperature", s->temperature, "top_k", s->top_k, "top_p",
-        s->top_p, "repetition_penalty", s->repetition_penalty, "no_repeat_ngram_size",
-        s->no_repeat_ngram_size, "num_beams", s->num_beams, "length_penalty", s->length_penalty,
-        "early_stopping", (int)s->early_stopping, "ignore_eos", (int)s->ignore_eos);
+    json_t *o = json_pack("{s:i, s:f, s:i, s:f, s:f, s:i, s:i, s:f, s:b, s:b}", "max_tokens",
+                          s->max_tokens, "temperature", s->temperature, "top_k", s->top_k, "top_p",
+                          s->top_p, "repetition_penalty", s->repetition_penalty,
+                          "no_repeat_ngram_size", s->no_repeat_ngram_size, "num_beams",
+                          s->num_beams, "length_penalty", s->length_penalty, "early_stopping",
+                          (int)s->early_stopping, "ignore_eos", (int)s->ignore_eos);
     json_t *stop = json_array();
     for (int i = 0; i < s->n_stop; i++) (void)json_array_append_new(stop, json_string(s->stop[i]));
     if (o && s->n_stop) (void)json_object_set(o, "stop", stop);
     json_decref(stop);
+    if (o && *r->template_name) /* else the model's own, whichever the next turn is for */
+        (void)json_object_set_new(o, "template", json_string(r->template_name));
     if (o && s->has_seed) (void)json_object_set_new(o, "seed", json_integer((json_int_t)s->seed));
     return o;
 }

@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PLACEHOLDER "<image>"
+/* What stands for a picture in the prompts of the model families.  A text may hold none of them, whichever
+ * model it is for: a conversation can go on with another one. */
+static const char *const placeholders[] = {"<image>", "<|image|>"};
+enum { N_PLACEHOLDER = sizeof placeholders / sizeof *placeholders };
 
 const char *ty_role_name(ty_role r) {
     static const char *const names[] = {"system", "user", "assistant"};
@@ -12,12 +15,15 @@ const char *ty_role_name(ty_role r) {
 }
 
 bool ty_chat_template_known(const char *name) {
-    return strcmp(name, "readme") == 0 || strcmp(name, "serve") == 0;
+    static const char *const names[] = {"readme", "serve", "mplug_owl2", "vicuna_v1"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0) return true;
+    return false;
 }
 
 ty_status ty_chat_request_init(ty_chat_request *r) {
     *r = (ty_chat_request){
-        .template_name = strdup("readme"), .model = strdup(""), .conversation = strdup("")};
+        .template_name = strdup(""), .model = strdup(""), .conversation = strdup("")};
     ty_sampling_default(&r->sampling);
     if (r->template_name && r->model && r->conversation) return TY_OK;
     ty_chat_request_clear(r);
@@ -85,10 +91,9 @@ ty_status ty_chat_add_file(ty_chat_request *r, const char *id, ty_err *err) {
 
 static int count_placeholders(const char *text) {
     int n = 0;
-    while ((text = strstr(text, PLACEHOLDER))) {
-        text += strlen(PLACEHOLDER);
-        n++;
-    }
+    for (int i = 0; i < N_PLACEHOLDER; i++)
+        for (const char *at = text; (at = strstr(at, placeholders[i])); n++)
+            at += strlen(placeholders[i]);
     return n;
 }
 
@@ -109,12 +114,14 @@ static ty_status check_part(const ty_turn *t, const ty_part *p, ty_err *err) {
     if (p->is_image && t->role != TY_ROLE_USER)
         return ty_fail(err, TY_EINVAL, "a picture in a %s message; only a user's may have one",
                        ty_role_name(t->role));
-    if (!p->is_image && strstr(p->text, PLACEHOLDER))
-        return ty_fail(
-            err, TY_EINVAL,
-            "the text contains \"" PLACEHOLDER "\", the model's placeholder for a picture, "
-            "without a picture for it: send the picture as a part of its own, or write the "
-            "word another way");
+    for (int i = 0; !p->is_image && i < N_PLACEHOLDER; i++)
+        if (strstr(p->text, placeholders[i]))
+            return ty_fail(
+                err, TY_EINVAL,
+                "the text contains \"%s\", a model's placeholder for a picture, without a "
+                "picture for it: send the picture as a part of its own, or write the word "
+                "another way",
+                placeholders[i]);
     return TY_OK;
 }
 

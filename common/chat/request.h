@@ -32,8 +32,8 @@ typedef struct {
     ty_turn *turn; /* used when prompt is NULL */
     int n_turn;
     int n_stored; /* how many of them, from the first, were the conversation's already */
-    char *prompt; /* verbatim prompt, placeholders "<image>" included; NULL = use the turns */
-    char *template_name; /* "readme" (default) | "serve" */
+    char *prompt; /* verbatim prompt, the model's placeholders included; NULL = use the turns */
+    char *template_name; /* ty_chat_template_known; "" = the model's own */
     char *model;         /* "" when absent */
     char *conversation;  /* "new", an id, or "": the request stands for itself */
     bool stream, include_usage;
@@ -65,13 +65,13 @@ struct json_t;
 ty_status ty_chat_request_parse_turn(ty_chat_request *out, const char *json, size_t len,
                                      const struct json_t *turns, const struct json_t *params,
                                      char *param, size_t param_size, ty_err *err);
-/* "readme" or "serve". */
+/* "readme", "serve", "mplug_owl2", "vicuna_v1" (common/model/templates.h). */
 bool ty_chat_template_known(const char *name);
 /* Turns that a template can render: there is a user turn, the last one (system turns apart) is one,
- * pictures are in user turns only, no text holds the placeholder "<image>".  TY_EINVAL; *turn (may be
+ * pictures are in user turns only, no text holds a placeholder ("<image>", "<|image|>").  TY_EINVAL; *turn (may be
  * NULL) is the one that is wrong, -1 for none.  A verbatim prompt passes. */
 ty_status ty_chat_request_check(const ty_chat_request *r, int *turn, ty_err *err);
-/* Number of picture parts in the turns; for a verbatim prompt the number of "<image>" in it. */
+/* Number of picture parts in the turns; for a verbatim prompt of placeholders in it. */
 int ty_chat_request_images(const ty_chat_request *r);
 int ty_turn_images(const ty_turn *t);
 /* Appends a turn / a part; text is copied (NULL allowed for pictures).  For `tyto run`, chat, tests. */

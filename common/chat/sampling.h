@@ -28,7 +28,8 @@ typedef struct {
     int top_logprobs; /* 0..TY_LOGPROBS_MAX alternatives per token */
     bool ignore_eos;  /* load tests: go on to max_tokens */
     int n_stop;
-    char stop[TY_STOP_MAX][TY_STOP_BYTES]; /* NUL-terminated UTF-8 */
+    /* NUL-terminated UTF-8; there is room for one more, the prompt template's own */
+    char stop[TY_STOP_MAX + 1][TY_STOP_BYTES];
 } ty_sampling;
 
 /* Greedy, one beam, max_tokens 256, everything else off. */

@@ -8,6 +8,7 @@
 #include "services/decoder/decoder.h"
 
 #include "common/base/clock.h"
+#include "services/decoder/splice.h"
 #include "services/decoder/task.h"
 
 #include <stdio.h>
@@ -98,6 +99,20 @@ static ty_status read_visual_rows(decoder *d, ty_err *err) {
     return st;
 }
 
+/* The family says how prompts are written; a file made elsewhere says none. */
+static ty_status read_family(decoder *d, ty_err *err) {
+    const char *text;
+    size_t len;
+    char family[64] = "";
+    if (ty_gguf_has(d->gguf, "tyto.family")) {
+        ty_status st = ty_gguf_get_str(d->gguf, "tyto.family", &text, &len, err);
+        if (st != TY_OK) return st;
+        snprintf(family, sizeof(family), "%.*s", (int)(len < 63 ? len : 63), text);
+    }
+    d->env.form = ty_prompt_form_of(family);
+    return TY_OK;
+}
+
 static ty_status load(decoder *d, const char *path, const decoder_options *opt, ty_err *err) {
     ty_status st = ty_gguf_open(&d->gguf, path, err);
     if (st != TY_OK) return st;
@@ -112,6 +127,7 @@ static ty_status load(decoder *d, const char *path, const decoder_options *opt, 
         st = ty_fail(err, TY_EFORMAT, "%s: %d tokens, but only %d embeddings", path,
                      ty_tokenizer_size(d->tokenizer), m->n_vocab);
     if (st == TY_OK) st = read_visual_rows(d, err);
+    if (st == TY_OK) st = read_family(d, err);
     if (st == TY_OK) st = make_kv(d, opt, err);
     if (st != TY_OK) return st;
     d->env.tokenizer = d->tokenizer;
@@ -502,10 +518,8 @@ ty_status decoder_score(decoder *d, const decoder_request *r, int logits_rows, t
     *rows = 0;
     ty_status st = task_create(&t, &d->env, r, 0, err);
     if (st != TY_OK) return st;
-    for (int i = 0; i < t->prompt.n && st == TY_OK; i++) {
-        st = ty_ids_push(input_ids, t->prompt.id[i]);
-        if (st != TY_OK) (void)ty_fail(err, st, "no memory for the prompt's ids");
-    }
+    if (splice_written(t->prompt.id, t->prompt.n, r->visual_rows, input_ids) != TY_OK)
+        st = ty_fail(err, TY_ENOMEM, "no memory for the prompt's ids");
     if (st == TY_OK) st = score(d, t, logits_rows, logits, rows, dump, err);
     task_destroy(&t, d->kv);
     return st;

@@ -5,6 +5,7 @@
 #include "services/decoder/splice.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,11 +24,11 @@ static ty_status check_visual(const float *x, size_t n, ty_err *err) {
 static ty_status tokenize(task *t, const task_env *env, const decoder_request *r, int rows,
                           int *n_placeholder, ty_err *err) {
     ty_buf text = ty_buf_make(PROMPT_BYTES_MAX);
-    ty_status st = ty_prompt_render(r->request, &text, err);
+    ty_status st = ty_prompt_render(env->form, r->request, &text, err);
     if (st == TY_OK)
-        st = ty_prompt_tokenize(env->tokenizer, ty_tokenizer_default_mode(env->tokenizer),
-                                text.data ? text.data : "", text.len, rows, &t->prompt,
-                                n_placeholder, err);
+        st = ty_prompt_tokenize(
+            env->form, env->tokenizer, ty_tokenizer_default_mode(env->tokenizer),
+            text.data ? text.data : "", text.len, rows, &t->prompt, n_placeholder, err);
     ty_buf_clear(&text);
     if (st == TY_OK && t->prompt.n == 0)
         st = ty_fail(err, TY_EINVAL, "the prompt is empty; give at least one word");
@@ -63,7 +64,10 @@ static void make_keys(task *t, const splice_pictures *pic) {
 
 static ty_status make_rows(task *t, const task_env *env, const decoder_request *r,
                            int n_placeholder, ty_err *err) {
-    splice_pictures pic = {.n = r->n_visual, .rows = r->visual_rows, .width = env->width};
+    splice_pictures pic = {.n = r->n_visual,
+                           .rows = r->visual_rows,
+                           .width = env->width,
+                           .placeholder = env->form->placeholder};
     ty_status st =
         splice_check(t->prompt.id, t->prompt.n, n_placeholder, &pic, r->adjacent_ok, err);
     if (st != TY_OK) return st;
@@ -93,6 +97,11 @@ static int32_t end_id(const task *t, const task_env *env) {
     return t->s.ignore_eos ? -1 : ty_tokenizer_eos(env->tokenizer);
 }
 
+/* The template's own stop string; NULL: it has none. */
+static void add_stop(ty_sampling *s, const char *stop) {
+    if (stop) snprintf(s->stop[s->n_stop++], TY_STOP_BYTES, "%s", stop);
+}
+
 static ty_status start(task *t, const task_env *env, const decoder_request *r, int room,
                        ty_err *err) {
     int rows = r->n_visual > 0 ? r->visual_rows : env->visual_rows, n_placeholder = 0;
@@ -100,6 +109,7 @@ static ty_status start(task *t, const task_env *env, const decoder_request *r, i
         return ty_fail(err, TY_EINVAL, "%d pictures of %d rows", r->n_visual, r->visual_rows);
     ty_status st = ty_sampling_check(&t->s, NULL, err);
     if (st == TY_OK) st = tokenize(t, env, r, rows > 0 ? rows : 1, &n_placeholder, err);
+    if (st == TY_OK) add_stop(&t->s, ty_prompt_stop(env->form, r->request));
     if (st == TY_OK) st = make_rows(t, env, r, n_placeholder, err);
     if (st == TY_OK) st = fit_context(t, env, room, err);
     if (st != TY_OK) return st;

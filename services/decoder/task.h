@@ -7,6 +7,7 @@
 
 #include "common/model/beam.h"
 #include "common/model/logits.h"
+#include "common/model/prompt.h"
 #include "services/decoder/answer.h"
 #include "services/decoder/decoder.h"
 #include "services/decoder/llama.h"
@@ -15,6 +16,7 @@
 /* What a task needs to know of the decoder. */
 typedef struct {
     const ty_tokenizer *tokenizer;
+    const ty_prompt_form *form; /* of the model's family */
     int width, n_vocab, context;
     int visual_rows;       /* of a picture, as the file says; 0 = it does not */
     ty_candidate *scratch; /* [n_vocab] */
@@ -31,7 +33,7 @@ struct task {
     decoder_sink sink;
     int64_t deadline_unix_us;
 
-    ty_ids prompt;   /* runs of -1 for pictures */
+    ty_ids prompt;   /* one id a row; a picture's rows have the form's image id */
     float *visual;   /* copy of the pictures' rows */
     llama_row *row;  /* [prompt.n] */
     prefix_key *key; /* [prompt.n] what each row is */

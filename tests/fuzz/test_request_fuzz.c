@@ -55,7 +55,7 @@ static size_t mutate(char *s, size_t len, unsigned *seed) {
 static void render(const ty_chat_request *r) {
     ty_buf out = ty_buf_make(1 << 16);
     ty_err err = {0};
-    ty_status st = ty_prompt_render(r, &out, &err);
+    ty_status st = ty_prompt_render(ty_prompt_form_of("mplug_owl_v1"), r, &out, &err);
     if (st == TY_OK) assert_true(ty_utf8_is_valid(out.data ? out.data : "", out.len));
     assert_true(st == TY_OK || (st == TY_EINVAL && *err.text));
     ty_buf_clear(&out);

@@ -1,7 +1,7 @@
 /*
  * Prompts against the reference: messages give the golden prompt texts, these give the golden ids;
- * the web server's form and its clean-up of answers.  Runs over tests/golden/v1-micro, or over the
- * directories that TYTO_GOLDEN_MODELS names (separated by ':').
+ * the web server's form and its clean-up of answers.  Runs over tests/golden/v1-micro and v2-micro, or over
+ * the directories that TYTO_GOLDEN_MODELS names (separated by ':').
  */
 #include "tests/support/ty_test.h"
 
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const default_models = "tests/golden/v1-micro";
+static const char *const default_models = "tests/golden/v1-micro:tests/golden/v2-micro";
 
 static void must(ty_status st, const ty_err *err) {
     if (st != TY_OK) fail_msg("%s: %s", ty_status_name(st), err->text);
@@ -34,6 +34,15 @@ static void each_model(void (*check)(const char *dir, json_t *golden)) {
         free(file);
     }
     free(list);
+}
+
+/* Only v2's golden.json has this list. */
+static bool is_v2(const json_t *golden) {
+    return json_object_get(golden, "tokenizer_image_token") != NULL;
+}
+
+static const ty_prompt_form *form_of(const json_t *golden) {
+    return ty_prompt_form_of(is_v2(golden) ? "mplug_owl_v2" : "mplug_owl_v1");
 }
 
 static json_t *new_turn(json_t *messages, const char *role) {
@@ -67,18 +76,52 @@ static json_t *messages_of(const char *prompt) {
     return messages;
 }
 
-static void render(json_t *messages, const char *template, ty_buf *out) {
+/* template NULL: the form's own. */
+static void render(const ty_prompt_form *form, json_t *messages, const char *template,
+                   ty_buf *out) {
     ty_chat_request r;
     ty_err err = {0};
     char param[64];
-    json_t *body = json_pack("{s:O,s:s}", "messages", messages, "template", template);
+    json_t *body = json_pack("{s:O,s:s?}", "messages", messages, "template", template);
     char *text = json_dumps(body, 0);
     must(ty_chat_request_parse(&r, text, strlen(text), false, param, sizeof param, &err), &err);
     *out = ty_buf_make(1 << 20);
-    must(ty_prompt_render(&r, out, &err), &err);
+    must(ty_prompt_render(form, &r, out, &err), &err);
     ty_chat_request_clear(&r);
     free(text);
     json_decref(body);
+}
+
+/* Parts of a v2 message: texts, and pictures where "<|image|>" stands. */
+static void add_v2_parts(json_t *parts, const char *text, size_t len) {
+    const char *end = text + len, *mark;
+    for (; (mark = memmem(text, (size_t)(end - text), "<|image|>", 9)); text = mark + 9) {
+        json_array_append_new(
+            parts, json_pack("{s:s,s:s#}", "type", "text", "text", text, (int)(mark - text)));
+        json_array_append_new(parts, json_pack("{s:s}", "type", "image"));
+    }
+    json_array_append_new(parts,
+                          json_pack("{s:s,s:s#}", "type", "text", "text", text, (int)(end - text)));
+}
+
+/* "USER: q ASSISTANT: a</s>USER: q ASSISTANT:" */
+static json_t *v2_messages_of(const char *prompt) {
+    json_t *messages = json_array();
+    for (const char *at = prompt, *end; *at; at = end) {
+        assert_int_equal(strncmp(at, "USER: ", 6), 0);
+        end = strstr(at, " ASSISTANT:");
+        assert_non_null(end);
+        add_v2_parts(new_turn(messages, "user"), at + 6, (size_t)(end - at) - 6);
+        at = end + 11;
+        end = strstr(at, "</s>");
+        if (!end) {
+            assert_string_equal(at, "");
+            break;
+        }
+        add_v2_parts(new_turn(messages, "assistant"), at + 1, (size_t)(end - at) - 1);
+        end += 4;
+    }
+    return messages;
 }
 
 static void check_templates(const char *dir, json_t *golden) {
@@ -87,9 +130,9 @@ static void check_templates(const char *dir, json_t *golden) {
     int n = 0;
     json_object_foreach(json_object_get(golden, "prompts"), name, prompt) {
         const char *want = json_string_value(json_object_get(prompt, "text"));
-        json_t *messages = messages_of(want);
+        json_t *messages = is_v2(golden) ? v2_messages_of(want) : messages_of(want);
         ty_buf got;
-        render(messages, "readme", &got);
+        render(form_of(golden), messages, NULL, &got);
         assert_string_equal(got.data, want);
         ty_buf_clear(&got);
         json_decref(messages);
@@ -104,14 +147,83 @@ static void messages_give_the_golden_prompt(void **state) {
     each_model(check_templates);
 }
 
-static void check_ids(const char *dir, const ty_tokenizer *t, const ty_safetensors *tensors,
-                      const char *key, const char *text, int rows) {
+/* The reference's conversations in each of its templates that are ours. */
+static void check_conversations(const char *dir, json_t *golden) {
+    json_t *c, *pair;
+    size_t i, k;
+    int n = 0;
+    json_array_foreach(json_object_get(golden, "conversations"), i, c) {
+        const char *template = json_string_value(json_object_get(c, "template"));
+        if (!ty_chat_template_known(template)) continue;
+        json_t *messages = json_array();
+        json_array_foreach(json_object_get(c, "messages"), k, pair) {
+            const char *role = json_string_value(json_array_get(pair, 0));
+            const char *text = json_string_value(json_array_get(pair, 1));
+            if (!text) continue;
+            json_t *parts = new_turn(messages, strcmp(role, "USER") == 0 ? "user" : "assistant");
+            add_v2_parts(parts, text, strlen(text));
+        }
+        ty_buf got;
+        render(form_of(golden), messages, template, &got);
+        assert_string_equal(got.data, json_string_value(json_object_get(c, "prompt")));
+        ty_buf_clear(&got);
+        json_decref(messages);
+        n++;
+    }
+    if (is_v2(golden)) assert_true(n >= 2);
+    if (n) print_message("%s: %d conversations\n", dir, n);
+}
+
+static void conversations_give_the_reference_s_prompt(void **state) {
+    (void)state;
+    each_model(check_conversations);
+}
+
+static void same_ids(const ty_ids *ids, const json_t *want, const char *text) {
+    if ((size_t)ids->n != json_array_size(want))
+        fail_msg("\"%s\": %d ids, want %zu", text, ids->n, json_array_size(want));
+    for (int i = 0; i < ids->n; i++)
+        if (ids->id[i] != json_integer_value(json_array_get(want, (size_t)i)))
+            fail_msg("\"%s\": id %d is %d", text, i, ids->id[i]);
+}
+
+/* Texts with v2's placeholder: where bos stands, white space beside pictures and specials. */
+static void check_image_tokens(const char *dir, json_t *golden) {
+    ty_err err = {0};
+    ty_tokenizer *t = NULL;
+    char file[1100];
+    json_t *c;
+    size_t i;
+    if (!is_v2(golden)) return;
+    snprintf(file, sizeof file, "%s/tokenizer.model", dir);
+    must(ty_tokenizer_from_spm(&t, file, &err), &err);
+    json_array_foreach(json_object_get(golden, "tokenizer_image_token"), i, c) {
+        ty_ids ids = {0};
+        int n_images;
+        const char *text = json_string_value(json_object_get(c, "text"));
+        must(ty_prompt_tokenize(form_of(golden), t, TY_TOKENIZE_SLOW, text, strlen(text), 1, &ids,
+                                &n_images, &err),
+             &err);
+        same_ids(&ids, json_object_get(c, "ids"), text);
+        ty_ids_clear(&ids);
+    }
+    ty_tokenizer_destroy(&t);
+}
+
+static void placeholders_give_the_reference_s_ids(void **state) {
+    (void)state;
+    each_model(check_image_tokens);
+}
+
+static void check_ids(const char *dir, json_t *golden, const ty_tokenizer *t,
+                      const ty_safetensors *tensors, const char *key, const char *text, int rows) {
     ty_err err = {0};
     ty_ids ids = {0};
     int n_images = 0;
     ty_tensor want;
     must(ty_safetensors_find(tensors, key, &want, &err), &err);
-    must(ty_prompt_tokenize(t, TY_TOKENIZE_FAST, text, strlen(text), rows, &ids, &n_images, &err),
+    must(ty_prompt_tokenize(form_of(golden), t, is_v2(golden) ? TY_TOKENIZE_SLOW : TY_TOKENIZE_FAST,
+                            text, strlen(text), rows, &ids, &n_images, &err),
          &err);
     if (ids.n != want.shape[0])
         fail_msg("%s %s: %d ids, want %d", dir, key, ids.n, (int)want.shape[0]);
@@ -134,15 +246,17 @@ static void check_all_ids(const char *dir, json_t *golden) {
     must(ty_safetensors_open(&tensors, file, &err), &err);
     json_t *sizes = json_object_get(json_object_get(golden, "model"), "sizes");
     int rows = 1 + (int)json_integer_value(json_object_get(json_object_get(sizes, "ab"), "q"));
+    if (is_v2(golden)) rows = 1; /* its goldens write one id for a picture */
     const char *name;
     json_t *prompt;
     json_object_foreach(json_object_get(golden, "prompts"), name, prompt) {
         snprintf(key, sizeof key, "prompt/%s/input_ids", name);
-        check_ids(dir, t, tensors, key, json_string_value(json_object_get(prompt, "text")), rows);
+        check_ids(dir, golden, t, tensors, key, json_string_value(json_object_get(prompt, "text")),
+                  rows);
     }
     json_t *quirk = json_object_get(golden, "quirk_adjacent_images");
     if (quirk)
-        check_ids(dir, t, tensors, "quirk/adjacent_images/input_ids",
+        check_ids(dir, golden, t, tensors, "quirk/adjacent_images/input_ids",
                   json_string_value(json_object_get(quirk, "text")), rows);
     ty_safetensors_close(&tensors);
     ty_tokenizer_destroy(&t);
@@ -186,7 +300,8 @@ static void refuses(json_t *messages) {
     char *text = json_dumps(body, 0);
     ty_buf out = ty_buf_make(1 << 20);
     must(ty_chat_request_parse(&r, text, strlen(text), false, NULL, 0, &err), &err);
-    assert_int_equal(ty_prompt_render(&r, &out, &err), TY_EINVAL);
+    assert_int_equal(ty_prompt_render(ty_prompt_form_of("mplug_owl_v1"), &r, &out, &err),
+                     TY_EINVAL);
     assert_non_null(strstr(err.text, "pictures"));
     ty_chat_request_clear(&r);
     ty_buf_clear(&out);
@@ -206,7 +321,7 @@ static void check_serve(const char *dir, json_t *golden) {
             refuses(messages);
         } else {
             ty_buf got;
-            render(messages, "serve", &got);
+            render(form_of(golden), messages, "serve", &got);
             assert_string_equal(got.data, want);
             ty_buf_clear(&got);
             n++;
@@ -248,6 +363,8 @@ static void answers_are_cleaned_as_the_web_server_does(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_give_the_golden_prompt),
+        cmocka_unit_test(conversations_give_the_reference_s_prompt),
+        cmocka_unit_test(placeholders_give_the_reference_s_ids),
         cmocka_unit_test(prompts_give_the_golden_ids),
         cmocka_unit_test(messages_give_the_web_servers_prompt),
         cmocka_unit_test(answers_are_cleaned_as_the_web_server_does),

@@ -267,7 +267,12 @@ static void offline_requests_may_be_verbatim(void **state) {
     assert_int_equal(ty_chat_request_images(&r), 2);
     assert_int_equal(r.sampling.max_tokens, 0);
     ty_chat_request_clear(&r);
+    assert_int_equal(parse("{\"prompt\":\"<|image|>a<|image|>\"}", false, &r, param, &err), TY_OK);
+    assert_int_equal(ty_chat_request_images(&r), 2);
+    ty_chat_request_clear(&r);
     refused("{}", false, TY_EINVAL, "messages");
+    refused("{\"messages\":[{\"role\":\"user\",\"content\":\"a <|image|>\"}]}", false, TY_EINVAL,
+            "messages[0].content");
     refused("{\"prompt\":\"a\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", false,
             TY_EINVAL, "prompt");
 }

@@ -6,9 +6,11 @@
 #include <string.h>
 
 static const float PIXELS[] = {10, 11, 12, 20, 21, 22}; /* two pictures of 3 rows of width 1 */
-static const splice_pictures TWO = {.data = PIXELS, .n = 2, .rows = 3, .width = 1};
-static const splice_pictures ONE = {.data = PIXELS, .n = 1, .rows = 3, .width = 1};
-static const splice_pictures NONE = {.width = 1};
+static const splice_pictures TWO = {
+    .data = PIXELS, .n = 2, .rows = 3, .width = 1, .placeholder = "<image>"};
+static const splice_pictures ONE = {
+    .data = PIXELS, .n = 1, .rows = 3, .width = 1, .placeholder = "<image>"};
+static const splice_pictures NONE = {.width = 1, .placeholder = "<image>"};
 
 static const int32_t APART[] = {1, -1, -1, -1, 5, -1, -1, -1, 6};
 static const int32_t ADJACENT[] = {1, -1, -1, -1, -1, -1, -1, 6};
@@ -62,12 +64,36 @@ static void check_lets_adjacent_pictures_pass_only_when_asked(void **state) {
     assert_int_equal(splice_check(ADJACENT, 8, 2, &ONE, true, &err), TY_OK);
 }
 
+/* v2: each `rows` ids of a run are a picture, so two may stand side by side. */
+static const int32_t SIDE_BY_SIDE[] = {-200, -200, -200, -200, -200, -200, 6};
+
+static void v2_s_pictures_may_stand_side_by_side(void **state) {
+    (void)state;
+    llama_row row[7];
+    ty_err err = {0};
+    ty_ids ids = {0};
+    assert_int_equal(splice_check(SIDE_BY_SIDE, 7, 2, &TWO, false, &err), TY_OK);
+    assert_int_equal(splice_check(SIDE_BY_SIDE, 7, 2, &ONE, false, &err), TY_EINVAL);
+    assert_int_equal(splice_rows(SIDE_BY_SIDE, 7, &TWO, row), 6);
+    for (int i = 0; i < 6; i++) assert_true(*row[i].visual == PIXELS[i]);
+    assert_null(row[6].visual);
+    assert_int_equal(splice_written(SIDE_BY_SIDE, 7, 3, &ids), TY_OK);
+    assert_int_equal(ids.n, 3);
+    assert_memory_equal(ids.id, ((const int32_t[]){-200, -200, 6}), 3 * sizeof(int32_t));
+    ids.n = 0;
+    assert_int_equal(splice_written(APART, 9, 3, &ids), TY_OK);
+    assert_int_equal(ids.n, 9);
+    assert_memory_equal(ids.id, APART, sizeof(APART));
+    ty_ids_clear(&ids);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_take_pictures_in_order),
         cmocka_unit_test(rows_of_adjacent_pictures_keep_one_picture_and_id_0),
         cmocka_unit_test(check_refuses_a_mismatch_and_says_what_to_do),
         cmocka_unit_test(check_lets_adjacent_pictures_pass_only_when_asked),
+        cmocka_unit_test(v2_s_pictures_may_stand_side_by_side),
     };
     return cmocka_run_group_tests_name("splice", tests, NULL, NULL);
 }

@@ -1,0 +1,20 @@
+/*
+ * templates.h - how turns become the text that a model was taught (NOTES §7).  Behind prompt.h.
+ */
+#ifndef TY_MODEL_TEMPLATES_H
+#define TY_MODEL_TEMPLATES_H
+
+#include "common/base/buf.h"
+#include "common/chat/request.h"
+
+typedef struct {
+    const char *name;
+    const char *stop; /* the answer ends before it; NULL = none */
+    /* Appends the prompt of turns that ty_chat_request_check passed; `picture` stands for a picture.
+     * Fails: TY_EINVAL. */
+    ty_status (*render)(const ty_chat_request *r, const char *picture, ty_buf *out, ty_err *err);
+} ty_template;
+
+const ty_template *ty_template_find(const char *name); /* NULL: unknown */
+
+#endif
