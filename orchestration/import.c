@@ -14,6 +14,7 @@
 #include "common/base/options.h"
 #include "common/base/outfile.h"
 #include "common/math/pool.h"
+#include "services/preprocess/preprocess.h"
 
 #include <libgen.h>
 #include <limits.h>
@@ -31,11 +32,13 @@ typedef struct {
     progress progress;
     outdir out;
     const char *name; /* general.name */
+    const char *mode; /* --mode: over the checkpoint's; NULL = none */
     ty_layout layout[TY_STAGE_COUNT];
     ty_dtype *type[TY_STAGE_COUNT]; /* [layout.n] */
     bool *used;                     /* [tensors of the checkpoint] */
     ty_loaded loaded;               /* the tensor at work ... */
-    void *permuted, *converted;     /* ... and what was made of it */
+    float *made;                    /* ... or made up */
+    void *permuted, *converted;     /* ... and what became of it */
 } import;
 
 /* --- from one type to another --- */
@@ -77,7 +80,7 @@ static ty_status convert(import *m, const ty_tensor *from, ty_dtype to, void **o
 /* Where a tensor of the layout lies in the checkpoint. */
 static void source_name(const import *m, ty_stage_kind stage, const ty_tensor_spec *s, char *out,
                         size_t size) {
-    const char *prefix = stage == TY_STAGE_DECODER ? m->src.prefix : "";
+    const char *prefix = m->src.prefix[stage];
     snprintf(out, size, "%s%s", prefix, s->source);
     if (strcmp(s->source, "lm_head.weight") != 0 || ty_checkpoint_has(m->src.checkpoint, out))
         return;
@@ -100,14 +103,31 @@ static ty_status permute(import *m, const ty_tensor_spec *s, ty_tensor *t, ty_er
     return TY_OK;
 }
 
+/* A tensor that the checkpoint leaves out, for it is the same in every model. */
+static bool is_made(const import *m, const ty_tensor_spec *s, const char *name) {
+    return s->fixed != TY_FIXED_NONE && !ty_checkpoint_has(m->src.checkpoint, name);
+}
+
+static ty_status make_fixed(import *m, const ty_tensor_spec *s, ty_tensor *t, ty_err *err) {
+    *t = stage_file_tensor(s, TY_F32);
+    m->made = malloc(t->size_bytes);
+    if (!m->made) return ty_fail(err, TY_ENOMEM, "no memory for tensor %s", s->name);
+    ty_layout_fill_fixed(s, m->made);
+    t->data = m->made;
+    return TY_OK;
+}
+
 static ty_status get_tensor(void *ctx, const ty_tensor_spec *s, ty_dtype to, const void **data,
                             ty_err *err) {
     import *m = ctx;
     char name[256];
+    ty_tensor t;
     source_name(m, stage_of(m, s), s, name, sizeof(name));
-    ty_status st = ty_checkpoint_load(m->src.checkpoint, name, &m->loaded, err);
+    ty_status st = is_made(m, s, name)
+                       ? make_fixed(m, s, &t, err)
+                       : ty_checkpoint_load(m->src.checkpoint, name, &m->loaded, err);
     if (st != TY_OK) return st;
-    ty_tensor t = m->loaded.t;
+    if (!m->made) t = m->loaded.t;
     if (s->rope_heads) st = permute(m, s, &t, err);
     if (st == TY_OK && t.dtype != to) {
         st = convert(m, &t, to, &m->converted, err);
@@ -120,8 +140,10 @@ static ty_status get_tensor(void *ctx, const ty_tensor_spec *s, ty_dtype to, con
 static void put_back(void *ctx) {
     import *m = ctx;
     ty_checkpoint_release(&m->loaded);
+    free(m->made);
     free(m->permuted);
     free(m->converted);
+    m->made = NULL;
     m->permuted = m->converted = NULL;
 }
 
@@ -200,11 +222,14 @@ static ty_status check_tensor(import *m, ty_stage_kind k, const ty_tensor_spec *
                               ty_err *err) {
     char name[256], is[128], want[128];
     source_name(m, k, s, name, sizeof(name));
+    ty_tensor w = stage_file_tensor(s, TY_F32);
+    if (is_made(m, s, name)) {
+        *t = w;
+        return TY_OK;
+    }
     ty_status st = ty_checkpoint_info(m->src.checkpoint, name, t, err);
     if (st != TY_OK) return st;
     m->used[index_of(m->src.checkpoint, name)] = true;
-    ty_tensor w = {.n_dim = s->n_dim};
-    memcpy(w.shape, s->shape, (size_t)s->n_dim * sizeof(*w.shape));
     if (t->n_dim == s->n_dim && memcmp(t->shape, w.shape, (size_t)s->n_dim * sizeof(*w.shape)) == 0)
         return TY_OK;
     return ty_fail(err, TY_ESHAPE, "%s: tensor %s is %s, want %s", m->src.dir, name,
@@ -293,7 +318,7 @@ static ty_status read_vocab(import *m, ty_err *err) {
     if (m->src.bos >= 0) v->bos = m->src.bos;
     if (m->src.eos >= 0) v->eos = m->src.eos;
     v->pad = m->src.pad;
-    v->mode = "fast"; /* what AutoTokenizer gives the reference's inference */
+    v->mode = m->src.tokenizer_mode;
     return st;
 }
 
@@ -306,9 +331,9 @@ static ty_status write_stage(import *m, ty_stage_kind k, const volatile sig_atom
     snprintf(p->path[k], sizeof(p->path[k]), "%s.gguf", ty_stage_name(k));
     ty_status st = outdir_file(&m->out, p->path[k], path, sizeof(path), err);
     if (st != TY_OK) return st;
-    stage_file f = {
-        k,          path,    stage_file_architecture[k], &m->layout[k], m->type[k], m, set_metadata,
-        get_tensor, put_back};
+    const char *arch = stage_file_architecture(k, &m->src.decoder);
+    stage_file f = {k, path,         arch,       &m->layout[k], m->type[k],
+                    m, set_metadata, get_tensor, put_back};
     return stage_file_write(&f, &m->progress, stop, err);
 }
 
@@ -343,6 +368,7 @@ static ty_status run(import *m, const char *src, const char *out, ty_err *err) {
     char real[PATH_MAX];
     ty_status st = source_open(&m->src, src, err);
     if (st != TY_OK) return st;
+    if (m->mode) m->src.preprocess.mode = m->mode;
     if (!realpath(src, real)) snprintf(real, sizeof(real), "%s", src);
     m->name = basename(real);
     st = read_vocab(m, err);
@@ -373,10 +399,22 @@ static void clear(import *m) {
     source_close(&m->src);
 }
 
+static ty_status parse_mode(import *m, const char *mode, ty_err *err) {
+    int k = mode ? preprocess_mode_parse(mode) : -1;
+    if (mode && k < 0)
+        return ty_fail(err, TY_EINVAL, "--mode %s: want native, rgb, pad, resize or crop", mode);
+    m->mode = mode ? preprocess_mode_name((preprocess_mode)k) : NULL;
+    return TY_OK;
+}
+
 int cmd_import(int argc, char **argv) {
     static ty_option_list types;
+    static const char *mode;
     static const ty_option table[] = {
         TY_OPT_LIST("type", types, "[STAGE=]T", STAGE_TYPES_HELP),
+        TY_OPT_STR("mode", NULL, mode, NULL, "MODE",
+                   "how pictures become square: native, rgb, pad, resize or crop; absent: as the "
+                   "checkpoint says"),
         TY_OPT_END,
     };
     const char *usage = "tyto import SRC OUT [--type T] [--type STAGE=T ...]";
@@ -384,7 +422,8 @@ int cmd_import(int argc, char **argv) {
     ty_options_next next = ty_options_parse(
         table, usage,
         "Makes a pipeline OUT of SRC, a Hugging Face checkpoint directory (safetensors or .bin, in "
-        "one file or in\nshards) of mPLUG-Owl v1 or a plain LLaMA. Without --type each tensor "
+        "one file or in\nshards) of mPLUG-Owl v1, mPLUG-Owl2 or a plain LLaMA. Without --type each "
+        "tensor "
         "keeps "
         "its stored type.",
         argc, argv, &rest);
@@ -395,7 +434,7 @@ int cmd_import(int argc, char **argv) {
     }
 import m = {0 };
     ty_err err = {0};
-    if (stage_types_parse(&m.types, &types, &err) != TY_OK) {
+    if (stage_types_parse(&m.types, &types, &err) != TY_OK || parse_mode(&m, mode, &err) != TY_OK) {
         fprintf(stderr, "tyto import: %s\n", err.text);
         return 2;
     }

@@ -130,41 +130,90 @@ static ty_status check_heads(const source *s, const char *what, int width, int n
 
 /* --- the stages --- */
 
+typedef struct {
+    char text[192];
+} full_name;
+
+/* A tensor of a stage, as the checkpoint calls it. */
+static full_name named(const source *s, ty_stage_kind k, const char *base, const char *leaf) {
+    full_name n;
+    snprintf(n.text, sizeof(n.text), "%s%s%s", s->prefix[k], base, leaf);
+    return n;
+}
+
+/* v1's part of config.json, or v2's inside "visual_config". */
+static const json_t *vision_part(const source *s, const char *v1, const char *v2) {
+    if (!s->v2) return json_object_get(s->config, v1);
+    return json_object_get(json_object_get(s->config, "visual_config"), v2);
+}
+
+/* v1's code does not read hidden_act, v2's does. */
+static ty_status check_vit_act(const source *s, const json_t *c, ty_err *err) {
+    const char *act = json_string_value(json_object_get(c, "hidden_act"));
+    if (!s->v2 || !act || strcmp(act, "quick_gelu") == 0) return TY_OK;
+    return ty_fail(err, TY_EUNSUPPORTED,
+                   "%s: config.json: visual_model.hidden_act is \"%.32s\", want \"quick_gelu\"",
+                   s->dir, act);
+}
+
 static ty_status read_vit(source *s, ty_err *err) {
-    const json_t *c = json_object_get(s->config, "vision_config");
+    const json_t *c = vision_part(s, "vision_config", "visual_model");
     ty_vit_dims *d = &s->vit;
-    const char *patch = "vision_model.embeddings.patch_embed.weight";
-    ty_status st = get_dim(s, patch, 4, 0, &d->width, err);
-    if (st == TY_OK) st = get_dim(s, patch, 4, 3, &d->patch_size, err);
-    if (st == TY_OK)
-        st = get_dim(s, "vision_model.encoder.layers.0.mlp.fc1.weight", 2, 0, &d->n_ff, err);
-    if (st == TY_OK)
-        st = get_layers(s, c, "vision_model.encoder.layers.", ".mlp.fc1.weight", &d->n_layer, err);
+    const ty_stage_kind k = TY_STAGE_VIT;
+    full_name patch = named(s, k, "vision_model.", "embeddings.patch_embed.weight");
+    full_name layers = named(s, k, "vision_model.", "encoder.layers.");
+    full_name fc1 = named(s, k, "vision_model.", "encoder.layers.0.mlp.fc1.weight");
+    ty_status st = get_dim(s, patch.text, 4, 0, &d->width, err);
+    if (st == TY_OK) st = get_dim(s, patch.text, 4, 3, &d->patch_size, err);
+    if (st == TY_OK) st = get_dim(s, fc1.text, 2, 0, &d->n_ff, err);
+    if (st == TY_OK) st = get_layers(s, c, layers.text, ".mlp.fc1.weight", &d->n_layer, err);
     if (st == TY_OK) st = get_size(s, c, "num_attention_heads", 16, 4096, &d->n_head, err);
-    if (st == TY_OK) st = get_size(s, c, "image_size", 224, 16384, &d->image_size, err);
+    if (st == TY_OK)
+        st = get_size(s, c, "image_size", s->v2 ? 448 : 224, 16384, &d->image_size, err);
     if (st == TY_OK) st = get_positive(s, c, "layer_norm_eps", 1e-6, &d->eps, err);
-    if (st == TY_OK) st = check_heads(s, "vision_config", d->width, d->n_head, err);
-    snprintf(d->act, sizeof(d->act), "quick_gelu"); /* v1's code does not read hidden_act */
+    if (st == TY_OK) st = check_heads(s, "the ViT", d->width, d->n_head, err);
+    if (st == TY_OK) st = check_vit_act(s, c, err);
+    snprintf(d->act, sizeof(d->act), "quick_gelu");
     return st;
 }
 
+/* Switches that the reference has for v2's abstractor, and cannot run itself. */
+static ty_status check_abstractor_config(const source *s, const json_t *c, ty_err *err) {
+    if (!s->v2) return TY_OK;
+    if (json_is_true(json_object_get(c, "add_v2t_pos_emb")))
+        return ty_fail(err, TY_EUNSUPPORTED,
+                       "%s: config.json: visual_abstractor.add_v2t_pos_emb is not supported",
+                       s->dir);
+    if (json_is_false(json_object_get(c, "use_cls_token")))
+        return ty_fail(err, TY_EUNSUPPORTED,
+                       "%s: config.json: visual_abstractor.use_cls_token false is not supported",
+                       s->dir);
+    return TY_OK;
+}
+
 static ty_status read_abstractor(source *s, ty_err *err) {
-    const json_t *c = json_object_get(s->config, "visual_abstractor_config");
+    const json_t *c = vision_part(s, "visual_abstractor_config", "visual_abstractor");
     ty_abstractor_dims *d = &s->abstractor;
-    const char *layers = "abstractor.encoder.layers.", *w1 = ".crossattention.output.mlp.w1.weight";
-    ty_status st = get_dim(s, "query_tokens", 3, 1, &d->n_query, err);
-    if (st == TY_OK) st = get_dim(s, "query_tokens", 3, 2, &d->width, err);
-    if (st == TY_OK)
-        st = get_dim(s, "abstractor.encoder.layers.0.crossattention.output.mlp.w1.weight", 2, 0,
-                     &d->n_ff, err);
-    if (st == TY_OK)
-        st = get_dim(s, "abstractor.encoder.layers.0.crossattention.attention.key.weight", 2, 1,
-                     &d->n_in, err);
-    if (st == TY_OK) st = get_dim(s, "abstractor.visual_fc.weight", 2, 0, &d->n_out, err);
-    if (st == TY_OK) st = get_layers(s, c, layers, w1, &d->n_layer, err);
+    const ty_stage_kind k = TY_STAGE_ABSTRACTOR;
+    const char *base = s->v2 ? "visual_abstractor." : "abstractor.";
+    const char *w1 = ".crossattention.output.mlp.w1.weight";
+    full_name queries = s->v2 ? named(s, k, base, "query_embeds") : named(s, k, "", "query_tokens");
+    full_name layers = named(s, k, base, "encoder.layers.");
+    full_name first = named(s, k, base, "encoder.layers.0.crossattention.output.mlp.w1.weight");
+    full_name key = named(s, k, base, "encoder.layers.0.crossattention.attention.key.weight");
+    full_name fc = named(s, k, base, "visual_fc.weight");
+    ty_status st = get_dim(s, queries.text, 3, 1, &d->n_query, err);
+    if (st == TY_OK) st = get_dim(s, queries.text, 3, 2, &d->width, err);
+    if (st == TY_OK) st = get_dim(s, first.text, 2, 0, &d->n_ff, err);
+    if (st == TY_OK) st = get_dim(s, key.text, 2, 1, &d->n_in, err);
+    if (st == TY_OK) st = get_dim(s, fc.text, 2, 0, &d->n_out, err);
+    if (st == TY_OK) st = get_layers(s, c, layers.text, w1, &d->n_layer, err);
     if (st == TY_OK) st = get_size(s, c, "num_attention_heads", 16, 4096, &d->n_head, err);
     if (st == TY_OK) st = get_positive(s, c, "layer_norm_eps", 1e-6, &d->eps, err);
-    return st == TY_OK ? check_heads(s, "visual_abstractor_config", d->width, d->n_head, err) : st;
+    int grid = s->vit.image_size / s->vit.patch_size;
+    if (st == TY_OK && s->v2) st = get_size(s, c, "grid_size", grid, 4096, &d->grid, err);
+    if (st == TY_OK) st = check_abstractor_config(s, c, err);
+    return st == TY_OK ? check_heads(s, "the abstractor", d->width, d->n_head, err) : st;
 }
 
 /* What a LLaMA may have and Tyto does not compute. */
@@ -192,6 +241,11 @@ static ty_status check_head_width(const source *s, const json_t *c, ty_err *err)
     if (d->n_head % d->n_head_kv != 0)
         return ty_fail(err, TY_EFORMAT, "%s: config.json: %d heads on %d key-value heads", s->dir,
                        d->n_head, d->n_head_kv);
+    if (d->multiway && d->n_head_kv != d->n_head)
+        return ty_fail(err, TY_EUNSUPPORTED,
+                       "%s: config.json: num_key_value_heads is %d, mPLUG-Owl2 has one for each of "
+                       "the %d heads (the reference cannot run another number)",
+                       s->dir, d->n_head_kv, d->n_head);
     if (head != d->width / d->n_head || head % 2 != 0)
         return ty_fail(err, TY_EUNSUPPORTED, "%s: config.json: heads of %d in a width of %d / %d",
                        s->dir, head, d->width, d->n_head);
@@ -199,17 +253,18 @@ static ty_status check_head_width(const source *s, const json_t *c, ty_err *err)
 }
 
 static ty_status read_decoder(source *s, ty_err *err) {
-    const json_t *c = s->vision ? json_object_get(s->config, "text_config") : s->config;
+    const json_t *c = s->vision && !s->v2 ? json_object_get(s->config, "text_config") : s->config;
     ty_decoder_dims *d = &s->decoder;
-    char embed[64], gate[64], layers[64];
-    snprintf(embed, sizeof(embed), "%smodel.embed_tokens.weight", s->prefix);
-    snprintf(gate, sizeof(gate), "%smodel.layers.0.mlp.gate_proj.weight", s->prefix);
-    snprintf(layers, sizeof(layers), "%smodel.layers.", s->prefix);
+    const ty_stage_kind k = TY_STAGE_DECODER;
+    full_name embed = named(s, k, "model.", "embed_tokens.weight");
+    full_name gate = named(s, k, "model.", "layers.0.mlp.gate_proj.weight");
+    full_name layers = named(s, k, "model.", "layers.");
+    d->multiway = s->v2;
     ty_status st = check_llama(s, c, err);
-    if (st == TY_OK) st = get_dim(s, embed, 2, 0, &d->n_vocab, err);
-    if (st == TY_OK) st = get_dim(s, embed, 2, 1, &d->width, err);
-    if (st == TY_OK) st = get_dim(s, gate, 2, 0, &d->n_ff, err);
-    if (st == TY_OK) st = get_layers(s, c, layers, ".mlp.gate_proj.weight", &d->n_layer, err);
+    if (st == TY_OK) st = get_dim(s, embed.text, 2, 0, &d->n_vocab, err);
+    if (st == TY_OK) st = get_dim(s, embed.text, 2, 1, &d->width, err);
+    if (st == TY_OK) st = get_dim(s, gate.text, 2, 0, &d->n_ff, err);
+    if (st == TY_OK) st = get_layers(s, c, layers.text, ".mlp.gate_proj.weight", &d->n_layer, err);
     if (st == TY_OK) st = get_size(s, c, "num_attention_heads", 32, 4096, &d->n_head, err);
     if (st == TY_OK)
         st = get_size(s, c, "num_key_value_heads", d->n_head, 4096, &d->n_head_kv, err);
@@ -249,8 +304,24 @@ static ty_status get_triple(const json_t *o, const char *key, float v[3], ty_err
     return TY_OK;
 }
 
+/* How v2 makes a picture square: config.json's image_aspect_ratio.  Without it "resize", as the
+ * reference's evaluation does; a word that it does not know makes it crop. */
+static const char *v2_mode(source *s) {
+    const char *ratio = json_string_value(json_object_get(s->config, "image_aspect_ratio"));
+    if (!ratio || strcmp(ratio, "resize") == 0) return "resize";
+    if (strcmp(ratio, "pad") == 0) return "pad";
+    size_t at = strlen(s->notes);
+    snprintf(s->notes + at, sizeof(s->notes) - at,
+             "image_aspect_ratio \"%.32s\": pictures are cropped, as the reference does\n", ratio);
+    return "crop";
+}
+
 static ty_status read_preprocess(source *s, ty_err *err) {
     ty_preprocess_dims d = ty_layout_clip();
+    if (s->v2) {
+        d.image_size = 448;
+        d.mode = v2_mode(s);
+    }
     json_t *o = NULL;
     ty_status st = source_json(s, "preprocessor_config.json", &o, err);
     if (st != TY_OK) return st;
@@ -277,7 +348,7 @@ static ty_status read_preprocess(source *s, ty_err *err) {
 static ty_status other_model(const source *s, const char *seen, const char *what, ty_err *err) {
     return ty_fail(err, TY_EUNSUPPORTED,
                    "%s: %s: this is %s, which import does not read yet; it reads mPLUG-Owl v1 on "
-                   "LLaMA and plain LLaMA",
+                   "LLaMA, mPLUG-Owl2 and plain LLaMA",
                    s->dir, seen, what);
 }
 
@@ -286,8 +357,6 @@ static ty_status check_tensors(const source *s, ty_err *err) {
     static const struct {
         const char *part, *what;
     } signs[] = {{"temporal", "mPLUG-Owl's video variant"},
-                 {".multiway.", "mPLUG-Owl2"},
-                 {"visual_abstractor.", "mPLUG-Owl2"},
                  {"word_embeddings_layernorm", "the multilingual variant on BLOOM"}};
     for (int i = 0; i < ty_checkpoint_count(s->checkpoint); i++)
         for (size_t k = 0; k < sizeof(signs) / sizeof(*signs); k++) {
@@ -304,15 +373,19 @@ static ty_status read_family(source *s, ty_err *err) {
     char seen[128];
     if (!type) return ty_fail(err, TY_EFORMAT, "%s: config.json has no model_type", s->dir);
     snprintf(seen, sizeof(seen), "model_type \"%.64s\"", type);
-    if (strcmp(type, "mplug_owl2") == 0) return other_model(s, seen, "mPLUG-Owl2", err);
-    s->vision = strcmp(type, "mplug-owl") == 0 || strcmp(type, "mplug_owl") == 0;
+    s->v2 = strcmp(type, "mplug_owl2") == 0;
+    s->vision = s->v2 || strcmp(type, "mplug-owl") == 0 || strcmp(type, "mplug_owl") == 0;
     if (!s->vision && strcmp(type, "llama") != 0) return other_model(s, seen, "another model", err);
     if (s->vision && text_type && strcmp(text_type, "llama") != 0) {
         snprintf(seen, sizeof(seen), "text model_type \"%.64s\"", text_type);
         return other_model(s, seen, "mPLUG-Owl on another language model", err);
     }
-    s->family = s->vision ? "mplug_owl_v1" : "llama";
-    s->prefix = s->vision ? "language_model." : "";
+    s->family = s->v2 ? "mplug_owl_v2" : s->vision ? "mplug_owl_v1" : "llama";
+    for (int k = 0; k < TY_STAGE_COUNT; k++) s->prefix[k] = "";
+    if (s->v2) s->prefix[TY_STAGE_VIT] = s->prefix[TY_STAGE_ABSTRACTOR] = "model.";
+    if (s->vision && !s->v2) s->prefix[TY_STAGE_DECODER] = "language_model.";
+    /* What the reference's inference takes: v1 AutoTokenizer, v2 the slow one. */
+    s->tokenizer_mode = s->v2 ? "slow" : "fast";
     return check_tensors(s, err);
 }
 
@@ -321,6 +394,12 @@ static ty_status check_joints(const source *s, ty_err *err) {
     if (s->abstractor.n_in != s->vit.width)
         return ty_fail(err, TY_ESHAPE, "%s: the ViT's width is %d, the abstractor takes %d", s->dir,
                        s->vit.width, s->abstractor.n_in);
+    int grid = s->vit.image_size / s->vit.patch_size;
+    if (s->v2 && s->abstractor.grid != grid)
+        return ty_fail(err, TY_ESHAPE,
+                       "%s: config.json: the abstractor's grid_size is %d, the ViT makes %d x %d "
+                       "patches",
+                       s->dir, s->abstractor.grid, grid, grid);
     if (s->abstractor.n_out != s->decoder.width)
         return ty_fail(err, TY_ESHAPE, "%s: visual_fc gives %d, the decoder's width is %d", s->dir,
                        s->abstractor.n_out, s->decoder.width);

@@ -11,6 +11,7 @@
 
 #include "common/model/checkpoint.h"
 #include "common/model/layout.h"
+#include "common/model/pipeline.h"
 
 #include <jansson.h>
 
@@ -18,9 +19,11 @@ typedef struct {
     char dir[4096];
     ty_checkpoint *checkpoint;
     json_t *config;
-    bool vision;        /* mPLUG-Owl v1; else a plain LLaMA */
-    const char *family; /* "mplug_owl_v1", "llama" */
-    const char *prefix; /* of the decoder's tensors: "language_model." or "" */
+    bool vision;                        /* mPLUG-Owl; else a plain LLaMA */
+    bool v2;                            /* mPLUG-Owl2 */
+    const char *family;                 /* "mplug_owl_v1", "mplug_owl_v2", "llama" */
+    const char *prefix[TY_STAGE_COUNT]; /* in front of the layouts' names: "language_model." */
+    const char *tokenizer_mode;         /* tyto.tokenizer.mode */
     ty_preprocess_dims preprocess;
     ty_vit_dims vit;
     ty_abstractor_dims abstractor;

@@ -10,6 +10,12 @@ static size_t tensor_bytes(const ty_tensor_spec *s, ty_dtype t) {
     return ty_dtype_bytes(t, n);
 }
 
+ty_tensor stage_file_tensor(const ty_tensor_spec *s, ty_dtype t) {
+    ty_tensor out = {.dtype = t, .n_dim = s->n_dim, .size_bytes = tensor_bytes(s, t)};
+    memcpy(out.shape, s->shape, (size_t)s->n_dim * sizeof(*out.shape));
+    return out;
+}
+
 uint64_t stage_file_bytes(const stage_file *f) {
     uint64_t n = 0;
     for (int i = 0; i < f->layout->n; i++) n += tensor_bytes(&f->layout->item[i], f->type[i]) + 32;
@@ -35,8 +41,14 @@ uint32_t stage_file_type(const ty_layout *l, const ty_dtype *type) {
     return number;
 }
 
-const char *const stage_file_architecture[TY_STAGE_COUNT] = {TY_ARCH_PREPROCESS, TY_ARCH_VIT,
-                                                             TY_ARCH_ABSTRACTOR, TY_ARCH_DECODER};
+const char *stage_file_architecture(ty_stage_kind k, const ty_decoder_dims *decoder) {
+    switch (k) {
+    case TY_STAGE_PREPROCESS: return TY_ARCH_PREPROCESS;
+    case TY_STAGE_VIT: return TY_ARCH_VIT;
+    case TY_STAGE_ABSTRACTOR: return TY_ARCH_ABSTRACTOR;
+    default: return ty_layout_decoder_arch(decoder);
+    }
+}
 
 ty_status stage_file_set_family(ty_gguf_writer *w, uint32_t file_type, const char *family,
                                 int visual_rows, ty_err *err) {

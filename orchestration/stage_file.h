@@ -25,6 +25,8 @@ typedef struct {
     void (*put_back)(void *ctx);
 } stage_file;
 
+/* The tensor that a spec describes, in this type, without data. */
+ty_tensor stage_file_tensor(const ty_tensor_spec *s, ty_dtype t);
 /* Bytes of the tensors. */
 uint64_t stage_file_bytes(const stage_file *f);
 /* general.file_type as llama.cpp numbers it: the type most of the weights have. */
@@ -32,7 +34,8 @@ uint32_t stage_file_type(const ty_layout *l, const ty_dtype *type);
 /* general.file_type, tyto.family and, where there are pictures, tyto.visual_rows: rows of one. */
 ty_status stage_file_set_family(ty_gguf_writer *w, uint32_t file_type, const char *family,
                                 int visual_rows, ty_err *err);
-extern const char *const stage_file_architecture[TY_STAGE_COUNT];
+/* general.architecture; the decoder's depends on its dimensions. */
+const char *stage_file_architecture(ty_stage_kind k, const ty_decoder_dims *decoder);
 
 /* Fails: what set and get fail with; TY_EIO; TY_ECANCELED when *stop became non-zero. */
 ty_status stage_file_write(const stage_file *f, progress *p, const volatile sig_atomic_t *stop,

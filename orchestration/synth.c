@@ -33,12 +33,12 @@ typedef struct {
     ty_decoder_dims d;
 } llm_preset;
 static const llm_preset llms[] = {
-    /* context, width, layers, heads, kv heads, ffn, vocabulary, eps, rope */
-    {"micro", {2048, 64, 2, 4, 4, 192, 640, 1e-6f, 0}},
-    {"15m", {2048, 288, 6, 6, 6, 768, 32000, 1e-6f, 0}},
-    {"110m", {2048, 768, 12, 12, 12, 2048, 32000, 1e-6f, 0}},
-    {"1.1b", {2048, 2048, 22, 32, 4, 5632, 32000, 1e-5f, 0}},
-    {"7b", {2048, 4096, 32, 32, 32, 11008, 32000, 1e-6f, 0}},
+    /* context, width, layers, heads, kv heads, ffn, vocabulary, eps, rope, v2 */
+    {"micro", {2048, 64, 2, 4, 4, 192, 640, 1e-6f, 0, false}},
+    {"15m", {2048, 288, 6, 6, 6, 768, 32000, 1e-6f, 0, false}},
+    {"110m", {2048, 768, 12, 12, 12, 2048, 32000, 1e-6f, 0, false}},
+    {"1.1b", {2048, 2048, 22, 32, 4, 5632, 32000, 1e-5f, 0, false}},
+    {"7b", {2048, 4096, 32, 32, 32, 11008, 32000, 1e-6f, 0, false}},
     {NULL, {0}},
 };
 
@@ -53,6 +53,7 @@ static const vit_preset vits[] = {
     {"tiny", {56, 14, 128, 4, 4, 512, 1e-6f, "quick_gelu"}, 8, 2, 4, 352},
     {"b16", {224, 16, 768, 12, 12, 3072, 1e-6f, "quick_gelu"}, 64, 6, 12, 2048},
     {"l14", {224, 14, 1024, 24, 16, 4096, 1e-6f, "quick_gelu"}, 64, 6, 16, 2816},
+    {"l14-448", {448, 14, 1024, 24, 16, 4096, 1e-6f, "quick_gelu"}, 64, 6, 16, 2816},
     {NULL, {0}, 0, 0, 0, 0},
 };
 
@@ -73,7 +74,7 @@ typedef struct {
     ty_decoder_dims llm;
     ty_vit_dims vit;
     ty_abstractor_dims abstractor;
-    bool vision;
+    bool vision, v2;
     uint64_t seed;
     vocab words;
     stage_types types;
@@ -199,12 +200,23 @@ static void mark_channel(const synth *s, const ty_tensor_spec *t, ty_dtype type,
         set_element(type, data, 0, 1);
 }
 
+/* Always f32: stage_types gives other roles than weights no other type. */
+static ty_status get_fixed(synth *s, const ty_tensor_spec *t, const void **data, ty_err *err) {
+    float *x = malloc(stage_file_tensor(t, TY_F32).size_bytes);
+    if (!x) return ty_fail(err, TY_ENOMEM, "no memory for tensor %s", t->name);
+    ty_layout_fill_fixed(t, x);
+    s->tensor = (uint8_t *)x;
+    *data = x;
+    return TY_OK;
+}
+
 static ty_status get_tensor(void *ctx, const ty_tensor_spec *t, ty_dtype type, const void **data,
                             ty_err *err) {
     synth *s = ctx;
     const pattern *p = NULL;
     size_t n = 1;
     for (int i = 0; i < t->n_dim; i++) n *= (size_t)t->shape[i];
+    if (t->fixed != TY_FIXED_NONE) return get_fixed(s, t, data, err);
     ty_status st = get_pattern(s, type, deviation_of(s, t), &p, err);
     if (st != TY_OK) return st;
     s->tensor = malloc(ty_dtype_bytes(type, n));
@@ -222,11 +234,15 @@ static void put_back(void *ctx) {
     s->tensor = NULL;
 }
 
+static const char *family_name(const synth *s) {
+    return s->v2 ? "mplug_owl_v2" : s->vision ? "mplug_owl_v1" : "llama";
+}
+
 static ty_status set_decoder(const synth *s, ty_gguf_writer *w, ty_err *err) {
     const ty_stage_kind k = TY_STAGE_DECODER;
-    ty_status st = stage_file_set_family(w, stage_file_type(&s->layout[k], s->type[k]),
-                                         s->vision ? "mplug_owl_v1" : "llama",
-                                         s->vision ? s->abstractor.n_query + 1 : 0, err);
+    ty_status st =
+        stage_file_set_family(w, stage_file_type(&s->layout[k], s->type[k]), family_name(s),
+                              s->vision ? s->abstractor.n_query + 1 : 0, err);
     if (st == TY_OK) st = ty_layout_set_decoder(w, &s->llm, err);
     return st == TY_OK ? vocab_set(w, &s->words, err) : st;
 }
@@ -235,6 +251,7 @@ static ty_status set_metadata(void *ctx, ty_stage_kind stage, ty_gguf_writer *w,
     const synth *s = ctx;
     ty_preprocess_dims clip = ty_layout_clip();
     clip.image_size = s->vit.image_size;
+    if (s->v2) clip.mode = "resize";
     ty_status st = ty_gguf_set_str(w, "general.name", s->name, strlen(s->name), err);
     if (st != TY_OK) return st;
     switch (stage) {
@@ -248,7 +265,7 @@ static ty_status set_metadata(void *ctx, ty_stage_kind stage, ty_gguf_writer *w,
 /* --- options --- */
 
 typedef struct {
-    const char *shape, *llm, *vit, *tokenizer;
+    const char *shape, *family, *llm, *vit, *tokenizer;
     int layers, vit_layers, queries, context, seed;
     ty_option_list types;
 } options;
@@ -287,11 +304,18 @@ static ty_status choose_vit(synth *s, const char *name, ty_err *err) {
     for (const vit_preset *p = vits; p->name; p++)
         if (strcmp(p->name, name) == 0) {
             s->vit = p->v;
-            s->abstractor = (ty_abstractor_dims){p->n_query, p->v.width, p->n_layer, p->n_head,
-                                                 p->n_ff,    p->v.width, 0,          p->v.eps};
+            s->abstractor =
+                (ty_abstractor_dims){.n_query = p->n_query,
+                                     .width = p->v.width,
+                                     .n_layer = p->n_layer,
+                                     .n_head = p->n_head,
+                                     .n_ff = p->n_ff,
+                                     .grid = s->v2 ? p->v.image_size / p->v.patch_size : 0,
+                                     .n_in = p->v.width,
+                                     .eps = p->v.eps};
             return TY_OK;
         }
-    return ty_fail(err, TY_EINVAL, "--vit %s: want micro, tiny, b16, l14 or none", name);
+    return ty_fail(err, TY_EINVAL, "--vit %s: want micro, tiny, b16, l14, l14-448 or none", name);
 }
 
 static ty_status check_llm(const ty_decoder_dims *d, ty_err *err) {
@@ -318,10 +342,19 @@ static ty_status choose_shape(synth *s, const options *o, ty_err *err) {
         if (!llm) llm = shapes[i].llm;
         if (!vit) vit = shapes[i].vit;
     }
+    /* v2 sees 448 pixels. */
+    if (s->v2 && !o->vit && strcmp(vit, "l14") == 0) vit = "l14-448";
     if (!known)
         return ty_fail(err, TY_EINVAL, "--shape %s: want micro, 110m, 1.1b, 7b or vit-l", o->shape);
+    s->v2 = strcmp(o->family, "v2") == 0;
+    if (!s->v2 && strcmp(o->family, "v1") != 0)
+        return ty_fail(err, TY_EINVAL, "--family %s: want v1 or v2", o->family);
     ty_status st = choose_llm(s, llm, err);
     if (st == TY_OK) st = choose_vit(s, vit, err);
+    s->llm.multiway = s->v2;
+    if (st == TY_OK && s->v2 && s->llm.n_head_kv != s->llm.n_head)
+        return ty_fail(err, TY_EINVAL, "--llm %s: v2 has a key-value head for each of its heads",
+                       llm);
     if (o->layers) s->llm.n_layer = o->layers;
     if (o->context) s->llm.n_ctx = o->context;
     if (o->vit_layers) s->vit.n_layer = o->vit_layers;
@@ -352,7 +385,7 @@ static ty_status choose_types(synth *s, ty_stage_kind k, ty_err *err) {
 static ty_status plan(synth *s, const char *tokenizer, ty_err *err) {
     ty_status st = tokenizer ? vocab_from_spm(&s->words, tokenizer, s->llm.n_vocab, err)
                              : vocab_made_up(&s->words, s->llm.n_vocab, err);
-    s->words.mode = "fast";
+    s->words.mode = s->v2 ? "slow" : "fast";
     if (st == TY_OK && s->vision) st = ty_layout_vit(&s->layout[TY_STAGE_VIT], &s->vit, err);
     if (st == TY_OK && s->vision)
         st = ty_layout_abstractor(&s->layout[TY_STAGE_ABSTRACTOR], &s->abstractor, err);
@@ -369,9 +402,9 @@ static ty_status write_stage(synth *s, ty_stage_kind k, const volatile sig_atomi
     snprintf(p->path[k], sizeof(p->path[k]), "%s.gguf", ty_stage_name(k));
     ty_status st = outdir_file(&s->out, p->path[k], path, sizeof(path), err);
     if (st != TY_OK) return st;
-    stage_file f = {
-        k,          path,    stage_file_architecture[k], &s->layout[k], s->type[k], s, set_metadata,
-        get_tensor, put_back};
+    const char *arch = stage_file_architecture(k, &s->llm);
+    stage_file f = {k, path,         arch,       &s->layout[k], s->type[k],
+                    s, set_metadata, get_tensor, put_back};
     return stage_file_write(&f, &s->progress, stop, err);
 }
 
@@ -392,7 +425,7 @@ static ty_status run(synth *s, const options *o, const char *out, ty_err *err) {
     if (st == TY_OK) st = ty_outfile_check_space(s->out.tmp, total_bytes(s) + HEADERS, err);
     if (st != TY_OK) return st;
     const volatile sig_atomic_t *stop = stage_file_catch_signals();
-    snprintf(p.family, sizeof(p.family), "%s", s->vision ? "mplug_owl_v1" : "llama");
+    snprintf(p.family, sizeof(p.family), "%s", family_name(s));
     s->progress.total = total_bytes(s);
     for (int k = 0; st == TY_OK && k < TY_STAGE_COUNT; k++)
         st = write_stage(s, (ty_stage_kind)k, stop, &p, err);
@@ -419,10 +452,11 @@ int cmd_synth(int argc, char **argv) {
     static options o;
     static const ty_option table[] = {
         TY_OPT_STR("shape", NULL, o.shape, "micro", "NAME", "micro, 110m, 1.1b, 7b, vit-l"),
+        TY_OPT_STR("family", NULL, o.family, "v1", "v1|v2", "mPLUG-Owl, or mPLUG-Owl2"),
         TY_OPT_STR("llm", NULL, o.llm, NULL, "NAME",
                    "micro, 15m, 110m, 1.1b, 7b or LAYERS,WIDTH,HEADS,FFN,VOCABULARY[,KV_HEADS]"),
         TY_OPT_STR("vit", NULL, o.vit, NULL, "NAME",
-                   "micro, tiny, b16, l14, or none for a decoder alone"),
+                   "micro, tiny, b16, l14, l14-448, or none for a decoder alone"),
         TY_OPT_INT("layers", NULL, o.layers, 0, 0, 1000, "the decoder's; 0 = as its name says"),
         TY_OPT_INT("vit-layers", NULL, o.vit_layers, 0, 0, 1000, "the ViT's"),
         TY_OPT_INT("queries", NULL, o.queries, 0, 0, 4096, "the abstractor's"),

@@ -1,6 +1,7 @@
 /* layout.c - see layout.h. */
 #include "common/model/layout.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,8 @@ ty_preprocess_dims ty_layout_clip(void) {
     return (ty_preprocess_dims){{0.48145466f, 0.4578275f, 0.40821073f},
                                 {0.26862954f, 0.26130258f, 0.27577711f},
                                 1.0f / 255,
-                                224};
+                                224,
+                                "native"};
 }
 
 /* One building of a layout; the first failure stays. */
@@ -92,16 +94,35 @@ ty_status ty_layout_vit(ty_layout *l, const ty_vit_dims *d, ty_err *err) {
     return b.st;
 }
 
+/* Positions of queries and keys, which v2 adds before the projections. */
+static void add_positions(builder *b, const char *prefix, const char *base,
+                          const ty_abstractor_dims *d) {
+    char name[96];
+    const struct {
+        const char *leaf;
+        int64_t rows;
+        ty_fixed fixed;
+    } both[] = {{"attention.q_pos_embed", d->n_query, TY_FIXED_POSITIONS},
+                {"attention.k_pos_embed", 1 + (int64_t)d->grid * d->grid, TY_FIXED_GRID}};
+    for (int i = 0; i < 2; i++) {
+        snprintf(name, sizeof(name), "%s%s", base, both[i].leaf);
+        ty_tensor_spec *s = add(b, prefix, TY_ROLE_OTHER, name, 2, both[i].rows, d->width, 0, 0);
+        if (s) s->fixed = both[i].fixed;
+    }
+}
+
 ty_status ty_layout_abstractor(ty_layout *l, const ty_abstractor_dims *d, ty_err *err) {
     builder b = {l, TY_OK, err};
-    const char *p = "abstractor.";
+    const char *p = d->grid ? "visual_abstractor." : "abstractor.";
     int64_t w = d->width;
-    add(&b, "", TY_ROLE_OTHER, "query_tokens", 3, 1, d->n_query, w, 0);
+    ty_tensor_spec *q = add(&b, "", TY_ROLE_OTHER, "query_tokens", 3, 1, d->n_query, w, 0);
+    if (q && d->grid) snprintf(q->source, sizeof(q->source), "%squery_embeds", p);
     for (int i = 0; i < d->n_layer; i++) {
         char base[64];
         snprintf(base, sizeof(base), "encoder.layers.%d.crossattention.", i);
         add_norm(&b, p, base, "norm1", d->width);
         add_norm(&b, p, base, "normk", d->n_in);
+        if (d->grid) add_positions(&b, p, base, d);
         add_linear(&b, p, base, "attention.query", w, w);
         add_linear(&b, p, base, "attention.key", w, d->n_in);
         add_linear(&b, p, base, "attention.value", w, d->n_in);
@@ -115,6 +136,31 @@ ty_status ty_layout_abstractor(ty_layout *l, const ty_abstractor_dims *d, ty_err
     add_linear(&b, p, "", "visual_fc", d->n_out, w);
     add(&b, p, TY_ROLE_OTHER, "vit_eos", 3, 1, 1, d->n_out, 0);
     return b.st;
+}
+
+/* One axis: half sines, then half cosines, of position * 10000^(-j / half), f32 as in the reference. */
+static void sin_cos(int64_t position, int64_t width, float *out) {
+    int64_t half = width / 2;
+    for (int64_t j = 0; j < half; j++) {
+        float omega = 1.0f / (float)pow(10000, (double)((float)j / (float)half));
+        double angle = (double)((float)position * omega);
+        out[j] = (float)sin(angle);
+        out[half + j] = (float)cos(angle);
+    }
+}
+
+void ty_layout_fill_fixed(const ty_tensor_spec *s, float *out) {
+    int64_t rows = s->shape[0], width = s->shape[1], half = width / 2, grid = 1;
+    memset(out, 0, (size_t)(rows * width) * sizeof(*out));
+    if (s->fixed == TY_FIXED_POSITIONS)
+        for (int64_t r = 0; r < rows; r++) sin_cos(r, width, out + r * width);
+    if (s->fixed != TY_FIXED_GRID) return;
+    while (grid * grid < rows - 1) grid++;
+    for (int64_t cell = 0; cell < rows - 1; cell++) {
+        float *row = out + (1 + cell) * width; /* behind the class token's */
+        sin_cos(cell % grid, half, row);
+        sin_cos(cell / grid, half, row + half);
+    }
 }
 
 /* A tensor of the decoder under llama.cpp's name and Hugging Face's; n_in 0: one dimension. */
@@ -135,18 +181,31 @@ static void add_block(builder *b, ty_tensor_role role, int64_t n_out, int64_t n_
     add_llama(b, role, n_out, n_in, rope_heads, dst, src);
 }
 
+/* The same, twice in v2: blk.<i>.<name> for text rows, blk.<i>.vis_<name> for visual ones. */
+static void add_ways(builder *b, bool multiway, ty_tensor_role role, int64_t n_out, int64_t n_in,
+                     int rope_heads, int i, const char *name, const char *source) {
+    for (int way = 0; way < (multiway ? 2 : 1); way++) {
+        char dst[64], src[96];
+        snprintf(dst, sizeof(dst), "%s%s", way ? "vis_" : "", name);
+        snprintf(src, sizeof(src), "%s", source);
+        if (multiway) snprintf(src, sizeof(src), "%s.multiway.%d", source, way);
+        add_block(b, role, n_out, n_in, rope_heads, i, dst, src);
+    }
+}
+
 ty_status ty_layout_decoder(ty_layout *l, const ty_decoder_dims *d, ty_err *err) {
     builder b = {l, TY_OK, err};
+    bool two = d->multiway;
     int64_t w = d->width, kv = w / d->n_head * d->n_head_kv;
     const ty_tensor_role linear = TY_ROLE_LINEAR, gain = TY_ROLE_GAIN;
     add_llama(&b, linear, d->n_vocab, w, 0, "token_embd.weight", "model.embed_tokens.weight");
     for (int i = 0; i < d->n_layer; i++) {
-        add_block(&b, gain, w, 0, 0, i, "attn_norm", "input_layernorm");
+        add_ways(&b, two, gain, w, 0, 0, i, "attn_norm", "input_layernorm");
         add_block(&b, linear, w, w, d->n_head, i, "attn_q", "self_attn.q_proj");
-        add_block(&b, linear, kv, w, d->n_head_kv, i, "attn_k", "self_attn.k_proj");
-        add_block(&b, linear, kv, w, 0, i, "attn_v", "self_attn.v_proj");
+        add_ways(&b, two, linear, kv, w, d->n_head_kv, i, "attn_k", "self_attn.k_proj");
+        add_ways(&b, two, linear, kv, w, 0, i, "attn_v", "self_attn.v_proj");
         add_block(&b, linear, w, w, 0, i, "attn_output", "self_attn.o_proj");
-        add_block(&b, gain, w, 0, 0, i, "ffn_norm", "post_attention_layernorm");
+        add_ways(&b, two, gain, w, 0, 0, i, "ffn_norm", "post_attention_layernorm");
         add_block(&b, linear, d->n_ff, w, 0, i, "ffn_gate", "mlp.gate_proj");
         add_block(&b, linear, d->n_ff, w, 0, i, "ffn_up", "mlp.up_proj");
         add_block(&b, linear, w, d->n_ff, 0, i, "ffn_down", "mlp.down_proj");
@@ -178,7 +237,7 @@ ty_status ty_layout_set_preprocess(ty_gguf_writer *w, const ty_preprocess_dims *
     if (st == TY_OK) st = ty_gguf_set_f32s(w, "preprocess.image_mean", d->mean, 3, err);
     if (st == TY_OK) st = ty_gguf_set_f32s(w, "preprocess.image_std", d->std, 3, err);
     if (st == TY_OK) st = ty_gguf_set_f32(w, "preprocess.rescale_factor", d->scale, err);
-    return st == TY_OK ? ty_gguf_set_str(w, "preprocess.mode", "native", 6, err) : st;
+    return st == TY_OK ? ty_gguf_set_str(w, "preprocess.mode", d->mode, strlen(d->mode), err) : st;
 }
 
 ty_status ty_layout_set_vit(ty_gguf_writer *w, const ty_vit_dims *d, ty_err *err) {
@@ -201,23 +260,35 @@ ty_status ty_layout_set_abstractor(ty_gguf_writer *w, const ty_abstractor_dims *
         {"abstractor.feed_forward_length", d->n_ff}, {"abstractor.encoder_length", d->n_in},
         {"abstractor.output_length", d->n_out},      {NULL, 0}};
     ty_status st = set_numbers(w, list, err);
+    if (st == TY_OK && d->grid)
+        st = ty_gguf_set_u32(w, "abstractor.grid_size", (uint32_t)d->grid, err);
     return st == TY_OK ? ty_gguf_set_f32(w, "abstractor.layer_norm_epsilon", d->eps, err) : st;
 }
 
+const char *ty_layout_decoder_arch(const ty_decoder_dims *d) {
+    return d->multiway ? TY_ARCH_MULTIWAY : TY_ARCH_DECODER;
+}
+
 ty_status ty_layout_set_decoder(ty_gguf_writer *w, const ty_decoder_dims *d, ty_err *err) {
-    const number list[] = {{"llama.context_length", d->n_ctx},
-                           {"llama.embedding_length", d->width},
-                           {"llama.block_count", d->n_layer},
-                           {"llama.feed_forward_length", d->n_ff},
-                           {"llama.attention.head_count", d->n_head},
-                           {"llama.attention.head_count_kv", d->n_head_kv},
-                           {"llama.rope.dimension_count", d->width / d->n_head},
-                           {"llama.vocab_size", d->n_vocab},
-                           {NULL, 0}};
-    ty_status st = set_numbers(w, list, err);
-    if (st == TY_OK) st = ty_gguf_set_f32(w, "llama.attention.layer_norm_rms_epsilon", d->eps, err);
-    if (st == TY_OK && d->rope_base > 0)
-        st = ty_gguf_set_f32(w, "llama.rope.freq_base", d->rope_base, err);
+    const char *arch = ty_layout_decoder_arch(d);
+    const number list[] = {{"context_length", d->n_ctx},
+                           {"embedding_length", d->width},
+                           {"block_count", d->n_layer},
+                           {"feed_forward_length", d->n_ff},
+                           {"attention.head_count", d->n_head},
+                           {"attention.head_count_kv", d->n_head_kv},
+                           {"rope.dimension_count", d->width / d->n_head},
+                           {"vocab_size", d->n_vocab}};
+    char key[96];
+    ty_status st = TY_OK;
+    for (size_t i = 0; st == TY_OK && i < sizeof(list) / sizeof(*list); i++) {
+        snprintf(key, sizeof(key), "%s.%s", arch, list[i].key);
+        st = ty_gguf_set_u32(w, key, (uint32_t)list[i].value, err);
+    }
+    snprintf(key, sizeof(key), "%s.attention.layer_norm_rms_epsilon", arch);
+    if (st == TY_OK) st = ty_gguf_set_f32(w, key, d->eps, err);
+    snprintf(key, sizeof(key), "%s.rope.freq_base", arch);
+    if (st == TY_OK && d->rope_base > 0) st = ty_gguf_set_f32(w, key, d->rope_base, err);
     return st;
 }
 

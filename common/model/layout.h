@@ -1,6 +1,6 @@
 /*
- * layout.h - which tensors a stage file of mPLUG-Owl v1 holds: their names, shapes and roles, and
- * what they are called in a Hugging Face checkpoint.  Import reads it from left to right, synth and
+ * layout.h - which tensors a stage file of mPLUG-Owl (v1 and v2) holds: their names, shapes and roles,
+ * and what they are called in a Hugging Face checkpoint.  Import reads it from left to right, synth and
  * the documentation of the format (docs/models.md) are the other users.
  */
 #ifndef TY_MODEL_LAYOUT_H
@@ -11,8 +11,9 @@
 typedef struct {
     float mean[3], std[3], scale; /* pixel = (byte * scale - mean) / std */
     int image_size;
+    const char *mode; /* a literal: "native", "pad", "resize", "crop" (services/preprocess) */
 } ty_preprocess_dims;
-/* CLIP's numbers at 224, which the reference falls back on. */
+/* CLIP's numbers at 224, which the reference falls back on, and mode "native". */
 ty_preprocess_dims ty_layout_clip(void);
 
 typedef struct {
@@ -24,6 +25,7 @@ typedef struct {
 
 typedef struct {
     int n_query, width, n_layer, n_head, n_ff;
+    int grid;  /* v2: keys have positions on a grid x grid of patches; 0 = none */
     int n_in;  /* width of the image features */
     int n_out; /* width of the decoder */
     float eps; /* of ffn_ln; the other norms have 1e-5 */
@@ -33,7 +35,15 @@ typedef struct {
     int n_ctx, width, n_layer, n_head, n_head_kv, n_ff, n_vocab;
     float eps;
     float rope_base; /* 0 = not given: 10000 */
+    bool multiway;   /* v2: visual rows have norms, k and v of their own */
 } ty_decoder_dims;
+
+/* Tensors that a checkpoint may leave out, for they are the same in every model. */
+typedef enum {
+    TY_FIXED_NONE,
+    TY_FIXED_POSITIONS, /* [n, width] f32: 1-D sin and cos of the row's number */
+    TY_FIXED_GRID,      /* [1 + grid * grid, width] f32: a zero row, then 2-D, the column first */
+} ty_fixed;
 
 typedef enum {
     TY_ROLE_LINEAR, /* a linear layer's weight or an embedding table: --type applies */
@@ -49,6 +59,7 @@ typedef struct {
     int n_dim;
     int64_t shape[4];
     int rope_heads; /* > 0: a q or k projection of this many heads, rows in llama.cpp's order */
+    ty_fixed fixed;
 } ty_tensor_spec;
 
 typedef struct {
@@ -61,16 +72,20 @@ ty_status ty_layout_vit(ty_layout *l, const ty_vit_dims *d, ty_err *err);
 ty_status ty_layout_abstractor(ty_layout *l, const ty_abstractor_dims *d, ty_err *err);
 ty_status ty_layout_decoder(ty_layout *l, const ty_decoder_dims *d, ty_err *err);
 void ty_layout_clear(ty_layout *l);
+/* The values of a tensor whose `fixed` is not NONE (NOTES §3). */
+void ty_layout_fill_fixed(const ty_tensor_spec *s, float *out);
 
 /* The metadata that the dimensions make, into a writer whose architecture is this. */
 #define TY_ARCH_PREPROCESS "mplug_owl_preprocess"
 #define TY_ARCH_VIT        "mplug_owl_vit"
 #define TY_ARCH_ABSTRACTOR "mplug_owl_abstractor"
 #define TY_ARCH_DECODER    "llama"
+#define TY_ARCH_MULTIWAY   "mplug_owl2"
 ty_status ty_layout_set_preprocess(ty_gguf_writer *w, const ty_preprocess_dims *d, ty_err *err);
 ty_status ty_layout_set_vit(ty_gguf_writer *w, const ty_vit_dims *d, ty_err *err);
 ty_status ty_layout_set_abstractor(ty_gguf_writer *w, const ty_abstractor_dims *d, ty_err *err);
 ty_status ty_layout_set_decoder(ty_gguf_writer *w, const ty_decoder_dims *d, ty_err *err);
+const char *ty_layout_decoder_arch(const ty_decoder_dims *d); /* TY_ARCH_DECODER or _MULTIWAY */
 
 /*
  * Rows of a q or k projection from Hugging Face's order (a head's first halves, then its second) to

@@ -9,6 +9,10 @@
  *       x = y + w2(ffn_ln(silu(w1 z) * w3 z)), z = norm2(y)
  *     visual tokens = [visual_fc(x) ; vit_eos]
  *
+ * mPLUG-Owl2 adds fixed positions before the projections of queries and keys: query(xn + qpos),
+ * key([xn ; en] + [qpos ; kpos]).  The projections are linear, so what the positions become is
+ * computed once, at load, and added behind them.
+ *
  * norm1, normk and norm2 were made without an eps in the reference, so theirs is PyTorch's 1e-5; ffn_ln
  * takes the configuration's.  key and value are one fused layer, w1 and w3 another.
  *
@@ -34,10 +38,13 @@ typedef struct {
 typedef struct {
     norm norm1, normk, norm2, ffn_ln;
     ty_linear *query, *key_value, *out_proj, *w13, *w2;
+    /* query(qpos) [Q, C] and key([qpos ; kpos]) [n_kv, C] without the biases; NULL in v1 */
+    float *query_positions, *key_positions;
 } layer;
 
 struct abstractor {
     int n_query, width, n_layer, n_head, d_head, d_ff, width_out;
+    int grid;  /* v2: of the patches' positions; 0 = there are none */
     float eps; /* of ffn_ln */
     ty_pool *pool;
     float *query_tokens, *eos; /* [Q, C], [D] */
@@ -59,6 +66,10 @@ int abstractor_width_out(const abstractor *a) {
 }
 const char *abstractor_model_id(const abstractor *a) {
     return a->id;
+}
+
+int abstractor_n_token(const abstractor *a) {
+    return a->grid ? 1 + a->grid * a->grid : -1;
 }
 
 double abstractor_flops(const abstractor *a, int n_token) {
@@ -99,6 +110,8 @@ static ty_status read_sizes(abstractor *a, const ty_gguf *g, ty_err *err) {
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes && st == TY_OK; i++)
         st = ty_meta_size(g, sizes[i].key, sizes[i].max, sizes[i].out, err);
     if (st == TY_OK) st = ty_meta_size(g, "abstractor.encoder_length", WIDTH_MAX, &encoder, err);
+    if (st == TY_OK && ty_gguf_has(g, "abstractor.grid_size"))
+        st = ty_meta_size(g, "abstractor.grid_size", 1 << 10, &a->grid, err);
     if (st == TY_OK) st = ty_meta_positive(g, "abstractor.layer_norm_epsilon", &a->eps, err);
     if (st == TY_OK) st = check_sizes(a, encoder, g, err);
     if (st == TY_OK) a->d_head = a->width / a->n_head;
@@ -126,6 +139,54 @@ static ty_status load_linear(const ty_weights *w, int i, const char *a, const ch
     return ty_weights_linear(w, b ? 2 : 1, names, (const int64_t[]){out, out}, in, l, err);
 }
 
+/* out [n, C] = W x of n rows, in f32: a projection without its bias. */
+static ty_status project_rows(const ty_weights *w, int i, const char *name, int64_t c,
+                              const float *x, int n, float *out, ty_err *err) {
+    char buf[NAME_SIZE];
+    ty_tensor t;
+    ty_linear *l = NULL;
+    ty_status st =
+        ty_gguf_find_shape(w->file, in_layer(buf, i, name), 2, (int64_t[]){c, c}, &t, err);
+    if (st == TY_OK) st = ty_linear_create(&l, &t, NULL, 1, TY_COMPUTE_F32, w->pool, err);
+    if (st == TY_OK && ty_linear_apply(l, w->pool, x, c, n, out, c) != TY_OK)
+        st = ty_fail(err, TY_ENOMEM, "abstractor: no memory for positions");
+    ty_linear_destroy(&l);
+    return st;
+}
+
+static ty_status load_positions(const abstractor *a, const ty_weights *w, int i, layer *l,
+                                ty_err *err) {
+    char buf[2][NAME_SIZE];
+    size_t c = (size_t)a->width, q = (size_t)a->n_query;
+    int n_patch = 1 + a->grid * a->grid, n_kv = a->n_query + n_patch;
+    const int64_t q_shape[] = {a->n_query, a->width}, k_shape[] = {n_patch, a->width};
+    float *queries = NULL, *patches = NULL, *both = malloc((size_t)n_kv * c * sizeof *both);
+    l->query_positions = malloc(q * c * sizeof(float));
+    l->key_positions = malloc((size_t)n_kv * c * sizeof(float));
+    ty_status st = both && l->query_positions && l->key_positions
+                       ? TY_OK
+                       : ty_fail(err, TY_ENOMEM, "abstractor: no memory for positions");
+    if (st == TY_OK)
+        st = ty_weights_floats(w, in_layer(buf[0], i, "attention.q_pos_embed"), 2, q_shape,
+                               &queries, err);
+    if (st == TY_OK)
+        st = ty_weights_floats(w, in_layer(buf[1], i, "attention.k_pos_embed"), 2, k_shape,
+                               &patches, err);
+    if (st == TY_OK) {
+        memcpy(both, queries, q * c * sizeof *both);
+        memcpy(both + q * c, patches, (size_t)n_patch * c * sizeof *both);
+        st = project_rows(w, i, "attention.query.weight", a->width, queries, a->n_query,
+                          l->query_positions, err);
+    }
+    if (st == TY_OK)
+        st =
+            project_rows(w, i, "attention.key.weight", a->width, both, n_kv, l->key_positions, err);
+    free(queries);
+    free(patches);
+    free(both);
+    return st;
+}
+
 static ty_status load_layer(abstractor *a, const ty_weights *w, int i, ty_err *err) {
     layer *l = &a->layers[i];
     int64_t c = a->width, f = a->d_ff;
@@ -139,6 +200,7 @@ static ty_status load_layer(abstractor *a, const ty_weights *w, int i, ty_err *e
     if (st == TY_OK) st = load_linear(w, i, "output.out_proj", NULL, c, c, &l->out_proj, err);
     if (st == TY_OK) st = load_linear(w, i, "output.mlp.w1", "output.mlp.w3", f, c, &l->w13, err);
     if (st == TY_OK) st = load_linear(w, i, "output.mlp.w2", NULL, c, f, &l->w2, err);
+    if (st == TY_OK && a->grid) st = load_positions(a, w, i, l, err);
     return st;
 }
 
@@ -198,6 +260,8 @@ static void layer_clear(layer *l) {
     ty_linear_destroy(&l->out_proj);
     ty_linear_destroy(&l->w13);
     ty_linear_destroy(&l->w2);
+    free(l->query_positions);
+    free(l->key_positions);
 }
 
 void abstractor_destroy(abstractor **out) {
@@ -284,6 +348,31 @@ static void gather_kv(const frame *fr, const layer *l) {
     }
 }
 
+typedef struct {
+    float *y;       /* rows ld apart */
+    const float *x; /* [rows, C], the same for every picture */
+    int rows, c;
+    int64_t ld;
+} addition;
+
+static void add_row(void *ctx, int i, int member) {
+    (void)member;
+    const addition *a = ctx;
+    float *y = a->y + i * a->ld;
+    const float *x = a->x + (int64_t)(i % a->rows) * a->c;
+    for (int k = 0; k < a->c; k++) y[k] += x[k];
+}
+
+/* What the positions add to queries and keys. */
+static void add_positions(const frame *fr, const layer *l) {
+    const abstractor *a = fr->a;
+    if (!a->grid) return;
+    addition q = {fr->query, l->query_positions, a->n_query, a->width, a->width};
+    addition k = {fr->kv, l->key_positions, fr->n_kv, a->width, 2 * (int64_t)a->width};
+    ty_pool_run(a->pool, fr->rows, add_row, &q);
+    ty_pool_run(a->pool, fr->n * fr->n_kv, add_row, &k);
+}
+
 static ty_attention attention_of(const frame *fr) {
     const abstractor *a = fr->a;
     int64_t c = a->width, d = a->d_head;
@@ -315,6 +404,7 @@ static ty_status attend(const frame *fr, const layer *l, ty_err *err) {
     ty_status st = apply(fr, l->query, fr->normed, fr->rows, fr->query, err);
     if (st == TY_OK) st = apply(fr, l->key_value, fr->kv_in, fr->n * fr->n_kv, fr->kv, err);
     if (st != TY_OK) return st;
+    add_positions(fr, l);
     ty_attention at = attention_of(fr);
     st = ty_attention_full(a->pool, &at, err);
     if (st == TY_OK) st = apply(fr, l->out_proj, fr->add, fr->rows, fr->query, err);
@@ -379,6 +469,11 @@ ty_status abstractor_run(abstractor *a, const float *features, int n, int n_toke
     if (n < 1 || n_token < 1 || n > INT32_MAX / (a->n_query + n_token))
         return ty_fail(err, TY_EINVAL, "abstractor: %d pictures of %d tokens in one batch", n,
                        n_token);
+    if (a->grid && n_token != 1 + a->grid * a->grid)
+        return ty_fail(err, TY_ESHAPE,
+                       "abstractor: %d image tokens, this model has positions for a grid of %d x "
+                       "%d and the class token, which is %d",
+                       n_token, a->grid, a->grid, 1 + a->grid * a->grid);
     ty_status st = frame_init(&fr, a, features, n, n_token, err);
     return st == TY_OK ? run(&fr, tokens, dump, err) : st;
 }

@@ -13,6 +13,7 @@ ty_status abstractor_create(abstractor **out, const char *model_path, const ty_r
                             ty_err *err);
 void abstractor_destroy(abstractor **a);
 int abstractor_width_in(const abstractor *a);  /* C of the image features */
+int abstractor_n_token(const abstractor *a);   /* image tokens that it takes; -1: any number (v1) */
 int abstractor_n_out(const abstractor *a);     /* queries + 1 */
 int abstractor_width_out(const abstractor *a); /* D of the LLM */
 const char *abstractor_model_id(const abstractor *a);

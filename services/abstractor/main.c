@@ -125,7 +125,7 @@ static void batch(void *ctx, ty_job **jobs, int n) {
 
 static ty_status serve(abstractor *a, ty_err *err) {
     static const ty_stage stage = {.name = "abstractor", .batch = batch};
-    const int64_t features[] = {-1, abstractor_width_in(a)};
+    const int64_t features[] = {abstractor_n_token(a), abstractor_width_in(a)};
     const int64_t tokens[] = {abstractor_n_out(a), abstractor_width_out(a)};
     service s = {.a = a};
     ty_stage_spec_init(&s.takes, "image_features", TYTO__DTYPE__DTYPE_F32, 2, features);

@@ -4,6 +4,7 @@
 #include "common/model/layout.h"
 #include "orchestration/stage_types.h"
 
+#include <math.h>
 #include <string.h>
 
 static const ty_tensor_spec *find(const ty_layout *l, const char *name) {
@@ -15,7 +16,7 @@ static const ty_tensor_spec *find(const ty_layout *l, const char *name) {
 
 static void layout_names_the_decoder_in_both_worlds(void **state) {
     (void)state;
-    const ty_decoder_dims d = {512, 64, 2, 8, 2, 128, 640, 1e-6f, 0};
+    const ty_decoder_dims d = {512, 64, 2, 8, 2, 128, 640, 1e-6f, 0, false};
     ty_layout l = {0};
     assert_int_equal(ty_layout_decoder(&l, &d, NULL), TY_OK);
     assert_int_equal(l.n, 3 + 2 * 9);
@@ -34,7 +35,7 @@ static void layout_names_the_decoder_in_both_worlds(void **state) {
 static void layout_keeps_the_vision_towers_names(void **state) {
     (void)state;
     const ty_vit_dims v = {56, 14, 64, 3, 4, 256, 1e-6f, "quick_gelu"};
-    const ty_abstractor_dims a = {8, 64, 2, 4, 176, 64, 96, 1e-6f};
+    const ty_abstractor_dims a = {8, 64, 2, 4, 176, 0, 64, 96, 1e-6f};
     ty_layout l = {0};
     assert_int_equal(ty_layout_vit(&l, &v, NULL), TY_OK);
     const ty_tensor_spec *s = find(&l, "embeddings.position_embedding");
@@ -51,6 +52,52 @@ static void layout_keeps_the_vision_towers_names(void **state) {
     s = find(&l, "encoder.layers.1.crossattention.output.mlp.w2.weight");
     assert_int_equal(s->shape[0], 64);
     assert_int_equal(s->shape[1], 176);
+    ty_layout_clear(&l);
+}
+
+static void layout_has_v2_s_second_ways(void **state) {
+    (void)state;
+    const ty_decoder_dims d = {512, 64, 2, 8, 8, 128, 640, 1e-6f, 0, true};
+    ty_layout l = {0};
+    assert_int_equal(ty_layout_decoder(&l, &d, NULL), TY_OK);
+    assert_int_equal(l.n, 3 + 2 * 13);
+    assert_string_equal(ty_layout_decoder_arch(&d), "mplug_owl2");
+    assert_string_equal(find(&l, "blk.1.attn_k.weight")->source,
+                        "model.layers.1.self_attn.k_proj.multiway.0.weight");
+    const ty_tensor_spec *k = find(&l, "blk.1.vis_attn_k.weight");
+    assert_string_equal(k->source, "model.layers.1.self_attn.k_proj.multiway.1.weight");
+    assert_int_equal(k->rope_heads, 8);
+    assert_string_equal(find(&l, "blk.0.vis_ffn_norm.weight")->source,
+                        "model.layers.0.post_attention_layernorm.multiway.1.weight");
+    assert_string_equal(find(&l, "blk.0.attn_q.weight")->source,
+                        "model.layers.0.self_attn.q_proj.weight");
+    ty_layout_clear(&l);
+}
+
+static void layout_makes_v2_s_positions(void **state) {
+    (void)state;
+    const ty_abstractor_dims a = {3, 8, 1, 2, 16, 2, 8, 96, 1e-6f};
+    ty_layout l = {0};
+    float x[5 * 8];
+    assert_int_equal(ty_layout_abstractor(&l, &a, NULL), TY_OK);
+    assert_string_equal(find(&l, "query_tokens")->source, "visual_abstractor.query_embeds");
+    assert_string_equal(find(&l, "vit_eos")->source, "visual_abstractor.vit_eos");
+    const ty_tensor_spec *s = find(&l, "encoder.layers.0.crossattention.attention.q_pos_embed");
+    assert_int_equal(s->fixed, TY_FIXED_POSITIONS);
+    ty_layout_fill_fixed(s, x); /* row 2: sin and cos of 2 * 10000^(-j/4) */
+    assert_true(fabs((double)x[2 * 8] - sin(2)) < 1e-6);
+    assert_true(fabs((double)x[2 * 8 + 1] - sin(0.2)) < 1e-6);
+    assert_true(fabs((double)x[2 * 8 + 4] - cos(2)) < 1e-6);
+    s = find(&l, "encoder.layers.0.crossattention.attention.k_pos_embed");
+    assert_int_equal(s->fixed, TY_FIXED_GRID);
+    assert_int_equal(s->shape[0], 5);
+    ty_layout_fill_fixed(s, x);
+    for (int i = 0; i < 8; i++) assert_true(x[i] == 0); /* the class token */
+    /* cell 1 is row 0, column 1: the column's half first */
+    assert_true(fabs((double)x[2 * 8] - sin(1)) < 1e-6);
+    assert_true(fabs((double)x[2 * 8 + 2] - cos(1)) < 1e-6);
+    assert_true(x[2 * 8 + 4] == 0);
+    assert_true(x[2 * 8 + 6] == 1);
     ty_layout_clear(&l);
 }
 
@@ -110,6 +157,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layout_names_the_decoder_in_both_worlds),
         cmocka_unit_test(layout_keeps_the_vision_towers_names),
+        cmocka_unit_test(layout_has_v2_s_second_ways),
+        cmocka_unit_test(layout_makes_v2_s_positions),
         cmocka_unit_test(permute_puts_the_halves_of_a_head_side_by_side),
         cmocka_unit_test(types_of_a_stage_beat_the_general_one),
         cmocka_unit_test(types_follow_role_and_row),
