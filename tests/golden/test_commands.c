@@ -3,8 +3,8 @@
  * abstractor, decoder, each in its own process, safetensors in between.  Every tensor that the golden
  * set holds for a model is compared with the tolerance of tests/golden/README.md.
  *
- * Runs over tests/golden/v1-micro, or over the directories that TYTO_GOLDEN_MODELS names (separated by
- * ':'), which may hold other sizes: nothing here knows a size.  Pictures are looked up in ../images.
+ * Runs over tests/golden/v1-micro and v2-micro, or over the directories that TYTO_GOLDEN_MODELS names (separated
+ * by ':'), which may hold other sizes: nothing here knows a size.  Pictures are looked up in ../images.
  */
 #include "tests/support/ty_test.h"
 
@@ -325,7 +325,8 @@ static void commands_read_every_container_alike(void **state) {
 static int open_models(void **state) {
     (void)state;
     const char *list = getenv("TYTO_GOLDEN_MODELS");
-    char *copy = strdup(list ? list : test_path("%s/v1-micro", test_golden_dir()));
+    char *copy = strdup(
+        list ? list : test_path("%s/v1-micro:%s/v2-micro", test_golden_dir(), test_golden_dir()));
     for (char *rest = copy, *dir; (dir = strsep(&rest, ":")) != NULL;) {
         if (!*dir || n_model == MAX_MODELS) continue;
         model *m = &models[n_model++];

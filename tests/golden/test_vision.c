@@ -441,7 +441,9 @@ static int import_models(void **state) {
     const char *list = getenv("TYTO_GOLDEN_MODELS");
     char all[4096];
     snprintf(all, sizeof all, "%s",
-             list && *list ? list : test_path("%s/v1-micro", test_golden_dir()));
+             list && *list
+                 ? list
+                 : test_path("%s/v1-micro:%s/v2-micro", test_golden_dir(), test_golden_dir()));
     char *save = NULL;
     for (char *dir = strtok_r(all, ":", &save); dir && n_model < MAX_MODELS;
          dir = strtok_r(NULL, ":", &save), n_model++) {
