@@ -150,9 +150,10 @@ static bool on_data(void *ctx, const char *data, size_t len) {
 static void print_stage(const json_t *t) {
     double queue = number_at(t, "broker_queue_ms") + number_at(t, "worker_queue_ms");
     double wire = number_at(t, "wire_ms") + number_at(t, "return_ms");
-    fprintf(stderr, "  %-11s %-13s %9.2f %9.2f %9.2f %6d %8d\n", text_at(t, "stage"),
+    fprintf(stderr, "  %-11s %-13s %9.2f %9.2f %9.2f %6d %8d%s\n", text_at(t, "stage"),
             text_at(t, "worker"), queue, number_at(t, "compute_ms"), wire,
-            (int)number_at(t, "batch"), (int)number_at(t, "attempt"));
+            (int)number_at(t, "batch"), (int)number_at(t, "attempt"),
+            strcmp(text_at(t, "cache"), "hit") == 0 ? "  from the cache" : "");
 }
 
 static void print_receipt(const stream *s) {

@@ -13,8 +13,9 @@
 enum { BACKOFF_US = 200 * 1000, NO_LINK_RETRY_US = 50 * 1000, POISON_ATTEMPTS = 3 };
 
 typedef enum {
-    IDLE, /* waits for others: a copy for its picture, the decode task for the visual tokens */
-    DUE,  /* to be sent at due_us */
+    IDLE,    /* waits for others: a copy for its picture, the decode task for the visual tokens */
+    LOOKING, /* a cache is asked */
+    DUE,     /* to be sent at due_us */
     SENT,
     DONE,
 } part_state;
@@ -285,6 +286,10 @@ static void send_due(ask *a) {
 }
 
 void ask_start(ask *a) {
+    for (int i = 0; a->opt.look_up && i < a->n_pictures; i++) {
+        part *p = &a->part[i];
+        if (p->state == DUE && a->opt.look_up(a->opt.look_up_ctx, p->task->env)) p->state = LOOKING;
+    }
     send_due(a);
 }
 
@@ -380,6 +385,19 @@ static void on_picture(ask *a, int i, ty_message **m) {
         a->opt.sink.on_part(a->opt.sink.ctx, i, p->result, p->sends);
         decode_when_ready(a);
     }
+}
+
+void ask_looked_up(ask *a, int i, ty_message **m) {
+    if (a->finished || i < 0 || i >= a->n_pictures || a->part[i].state != LOOKING) {
+        ty_message_destroy(m);
+        return;
+    }
+    a->part[i].state = DUE;
+    if (*m)
+        on_picture(a, i, m);
+    else
+        send_due(a);
+    ty_message_destroy(m);
 }
 
 static void on_decoded(ask *a, const ty_message *m) {

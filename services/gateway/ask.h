@@ -5,6 +5,9 @@
  * Part i < n_pictures is picture i on the itinerary preprocess -> vit -> abstractor; part n_pictures is the
  * decode task, sent when all visual tokens are there.  The same picture twice is sent once.
  *
+ * A picture may be looked up in a cache first (ask_options.look_up); one whose visual tokens are found is not sent at
+ * all.
+ *
  * A part that does not come back is sent again with generation + 1 and attempt = the highest seen + 1: when
  * its broker was lost, when it failed for a transient cause, when nothing was heard of it for
  * part_timeout_us; at most max_sends times, and never after the deadline.  What comes from an older
@@ -52,6 +55,10 @@ typedef struct {
     int64_t part_timeout_us;
     int max_sends;
     ask_sink sink;
+    /* Asks a cache for the visual tokens that this picture's task would give; true: ask_looked_up will be called.
+     * NULL: there is none. */
+    bool (*look_up)(void *ctx, const Tyto__Envelope *task);
+    void *look_up_ctx;
 } ask_options;
 
 typedef struct {
@@ -66,6 +73,8 @@ ty_status ask_create(ask **out, const ask_options *opt, ask_picture *pictures, i
 void ask_start(ask *a);
 /* A message from broker `link` for this request; takes it over. */
 void ask_message(ask *a, int link, ty_message **m);
+/* The visual tokens of picture `part` (taken over), or *m NULL: it goes its way. */
+void ask_looked_up(ask *a, int part, ty_message **m);
 void ask_tick(ask *a);
 /* Broker `link` is gone: what it had is sent again. */
 void ask_link_lost(ask *a, int link);

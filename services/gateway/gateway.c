@@ -103,10 +103,32 @@ static void refresh_pipeline(gateway *g, gateway_pipeline *p) {
                 p->ready ? "" : " reason=", p->reason);
 }
 
+/* How all workers of a stage compute, at all brokers; "" when they differ, or when there is none. */
+static void refresh_arithmetic(gateway *g, gateway_pipeline *p, ty_stage_kind k) {
+    const char *all = NULL;
+    p->arithmetic[k][0] = '\0';
+    for (int i = 0; i < g->n_link; i++) {
+        const Tyto__PipelineState *s = find_state(g->link[i], p->info.name);
+        for (size_t j = 0; s && j < s->n_stages; j++) {
+            const Tyto__StageState *stage = s->stages[j];
+            if (strcmp(stage->stage, ty_stage_name(k)) != 0) continue;
+            for (size_t x = 0; x < stage->n_arithmetic; x++) {
+                if (all && strcmp(all, stage->arithmetic[x]) != 0) return;
+                all = stage->arithmetic[x];
+            }
+        }
+    }
+    if (all && strlen(all) < sizeof(p->arithmetic[k])) strcpy(p->arithmetic[k], all);
+}
+
 static void on_change(void *ctx, int index) {
     (void)index;
     gateway *g = ctx;
-    for (int i = 0; i < g->n_pipeline; i++) refresh_pipeline(g, &g->pipeline[i]);
+    for (int i = 0; i < g->n_pipeline; i++) {
+        refresh_pipeline(g, &g->pipeline[i]);
+        for (int k = TY_STAGE_PREPROCESS; k <= TY_STAGE_ABSTRACTOR; k++)
+            refresh_arithmetic(g, &g->pipeline[i], (ty_stage_kind)k);
+    }
 }
 
 static void on_lost(void *ctx, int index) {
@@ -209,6 +231,30 @@ static void reap(gateway *g) {
     g->n_ask = kept;
 }
 
+/* ---- the cache ---- */
+
+static bool look_up(void *ctx, const Tyto__Envelope *task) {
+    gateway *g = ctx;
+    const gateway_pipeline *p = gateway_find(g, task->pipeline);
+    if (!g->lookup || !p) return false;
+    const char *const arithmetic[] = {p->arithmetic[0], p->arithmetic[1], p->arithmetic[2]};
+    return lookup_start(g->lookup, task, arithmetic);
+}
+
+static void on_looked_up(void *ctx, const char *request_id, int part, ty_message **m,
+                         Tyto__CacheUse use) {
+    gateway *g = ctx;
+    if (use != TYTO__CACHE_USE__CACHE_HIT) gateway_metrics_lookup(&g->metrics, use);
+    for (int i = 0; i < g->n_ask; i++)
+        if (strcmp(ask_id(g->ask[i]), request_id) == 0) {
+            ask_looked_up(g->ask[i], part, m);
+            return;
+        }
+    /* Of a request that was cancelled meanwhile. */
+}
+
+/* ---- asking ---- */
+
 static ty_status add_ask(gateway *g, ask *a) {
     if (g->n_ask == g->cap_ask) {
         int cap = g->cap_ask ? 2 * g->cap_ask : 16;
@@ -234,7 +280,9 @@ ty_status gateway_ask(gateway *g, ask **out, const gateway_pipeline *p, const ch
                      .deadline_us = ty_now_us() + (int64_t)g->opt.timeout_s * 1000000,
                      .part_timeout_us = (int64_t)g->opt.part_timeout_s * 1000000,
                      .max_sends = g->opt.max_sends,
-                     .sink = *sink};
+                     .sink = *sink,
+                     .look_up = look_up,
+                     .look_up_ctx = g};
     ask *a = NULL;
     ty_status st = ask_create(&a, &o, pictures, n_pictures, decode, err);
     if (st != TY_OK) return st;
@@ -319,6 +367,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg) {
     for (int i = 0; i < g->n_link; i++) broker_link_tick(g->link[i]);
     for (int i = 0; i < g->n_ask; i++) ask_tick(g->ask[i]);
     if (g->redis) ty_redis_async_tick(g->redis);
+    if (g->lookup) lookup_tick(g->lookup);
     reap(g);
     for (int i = 0; i < g->n_pipeline; i++)
         if (g->pipeline[i].ready) g->pipeline[i].ready_us = ty_now_us();
@@ -417,6 +466,14 @@ static ty_status connect_store(gateway *g, ty_err *err) {
     return st;
 }
 
+static ty_status connect_cache(gateway *g, ty_err *err) {
+    const char *url = g->opt.cache_url;
+    if (!url || !*url || strcmp(url, "none") == 0) return TY_OK;
+    ty_status st = lookup_create(&g->lookup, g->base, url, g->opt.name, on_looked_up, g, err);
+    if (st != TY_OK) ty_err_context(err, "--cache-url");
+    return st;
+}
+
 static ty_status make_events(gateway *g, ty_err *err) {
     struct timeval tick = {.tv_usec = TICK_MS * 1000};
     g->tick = event_new(g->base, -1, EV_PERSIST, on_tick, g);
@@ -454,6 +511,7 @@ ty_status gateway_create(gateway **out, const gateway_options *opt, ty_err *err)
     if (st == TY_OK) st = make_events(g, err);
     if (st == TY_OK) st = connect_brokers(g, err);
     if (st == TY_OK) st = connect_store(g, err);
+    if (st == TY_OK) st = connect_cache(g, err);
     if (st == TY_OK) st = listen_http(g, err);
     if (st == TY_OK) st = write_port(g, err);
     if (st != TY_OK) {
@@ -480,6 +538,7 @@ void gateway_destroy(gateway **gp) {
     for (int i = 0; i < g->n_ask; i++) ask_destroy(&g->ask[i]);
     free(g->ask);
     ty_redis_async_destroy(&g->redis);
+    lookup_destroy(&g->lookup);
     for (int i = 0; i < g->n_link; i++) broker_link_destroy(&g->link[i]);
     if (g->tick) event_free(g->tick);
     if (g->sigterm) event_free(g->sigterm);

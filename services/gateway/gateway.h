@@ -13,6 +13,7 @@
 #include "services/gateway/broker_link.h"
 #include "services/gateway/gateway_metrics.h"
 #include "services/gateway/http.h"
+#include "services/gateway/lookup.h"
 #include "common/store/redis_async.h"
 
 typedef struct {
@@ -24,9 +25,10 @@ typedef struct {
     const char *const *pipelines;
     int n_pipelines;
     const char *api_key_file;
-    int timeout_s;      /* of a request */
-    int part_timeout_s; /* of one part, before it is sent again */
-    int max_sends;      /* of one part */
+    const char *cache_url; /* Redis that has the vision stages' outputs; "" or NULL = none */
+    int timeout_s;         /* of a request */
+    int part_timeout_s;    /* of one part, before it is sent again */
+    int max_sends;         /* of one part */
     int max_body_mb;
     int max_in_flight;
     int drain_s;
@@ -41,6 +43,8 @@ typedef struct {
     bool ready;
     int64_t ready_us; /* when it was ready last; 0 = never */
     char reason[400]; /* why it is not ready */
+    /* Of preprocess, vit, abstractor; "" where its workers do not agree. */
+    char arithmetic[LOOKUP_HOPS_MAX][160];
 } gateway_pipeline;
 
 typedef struct {
@@ -54,6 +58,7 @@ typedef struct {
     ty_store_policy store_policy;
     broker_link *link[TY_ENDPOINTS_MAX];
     int n_link;
+    lookup *lookup; /* NULL: no cache */
     gateway_pipeline *pipeline;
     int n_pipeline;
     ask **ask; /* in flight, and finished ones until the next reaping */

@@ -60,6 +60,12 @@ static void make_stages(gateway_metrics *m) {
                            "Finished hops by the attempt that finished them.", "stage,attempt");
     m->stage_bytes = ty_metrics_counter(r, "tyto_stage_bytes_total",
                                         "Tensor bytes into and out of a stage.", "stage,direction");
+    m->cache_lookups = ty_metrics_counter(r, "tyto_cache_lookups_total",
+                                          "Questions to the cache by stage, who asked (gateway, "
+                                          "worker) and result (hit, miss, error).",
+                                          "stage,by,result");
+    m->cache_bytes = ty_metrics_counter(r, "tyto_cache_hit_bytes_total",
+                                        "Tensor bytes that the cache gave.", "stage");
 }
 
 static void make_states(gateway_metrics *m) {
@@ -90,7 +96,23 @@ void gateway_metrics_clear(gateway_metrics *m) {
     ty_metrics_destroy(&m->registry);
 }
 
+static void count_lookup(gateway_metrics *m, const char *stage, const char *by,
+                         Tyto__CacheUse use) {
+    static const char *const words[] = {"", "hit", "miss", "error"};
+    ty_metric_add(m->cache_lookups, 1, TY_LABELS(stage, by, words[use & 3]));
+}
+
+void gateway_metrics_lookup(gateway_metrics *m, Tyto__CacheUse use) {
+    count_lookup(m, "abstractor", "gateway", use);
+}
+
 static void part_hop(gateway_metrics *m, const Tyto__Timing *t) {
+    bool made = t->batch > 0; /* by a worker, not found by the gateway */
+    if (t->cache != TYTO__CACHE_USE__CACHE_OFF)
+        count_lookup(m, t->stage, made ? "worker" : "gateway", t->cache);
+    if (t->cache == TYTO__CACHE_USE__CACHE_HIT)
+        ty_metric_add(m->cache_bytes, (double)t->bytes_out, TY_LABELS(t->stage));
+    if (!made) return;
     ty_metric_observe(m->stage_queue_s, (double)t->broker_queue_us / 1e6,
                       TY_LABELS(t->stage, "broker"));
     ty_metric_observe(m->stage_queue_s, (double)t->worker_queue_us / 1e6,

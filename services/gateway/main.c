@@ -30,6 +30,10 @@ static const ty_option table[] = {
                "this gateway's name, the same after a restart"),
     TY_OPT_STR("api-key-file", "TYTO_API_KEY_FILE", opt.g.api_key_file, NULL, "FILE",
                "API keys, one a line, plain or sha256:HEX; without it everybody may"),
+    TY_OPT_STR("cache-url", "TYTO_CACHE_URL", opt.g.cache_url, "", "URL",
+               "Redis where the vision stages keep their outputs: a picture that is there is not "
+               "sent; none = do "
+               "without"),
     TY_OPT_INT("timeout-s", "TYTO_TIMEOUT_S", opt.g.timeout_s, 120, 1, 86400,
                "deadline of a request in seconds"),
     TY_OPT_INT("part-timeout-s", "TYTO_PART_TIMEOUT_S", opt.g.part_timeout_s, 60, 1, 86400,

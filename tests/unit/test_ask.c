@@ -22,6 +22,8 @@ typedef struct {
     ty_status failed;
     char fail_text[640], fail_stage[32];
     int fail_picture, sends;
+    bool cache; /* there is one, and it was asked so often */
+    int looked_up;
 } world;
 
 static ty_status on_send(void *ctx, int *link, ty_message **m, ty_err *err) {
@@ -67,6 +69,14 @@ static void on_event(void *ctx, ask_event what, const char *stage) {
     w->late += what == ASK_LATE;
 }
 
+static bool look_up(void *ctx, const Tyto__Envelope *task) {
+    world *w = ctx;
+    if (!w->cache) return false;
+    assert_int_equal(strlen(task->picture->sha256), 64);
+    w->looked_up++;
+    return true;
+}
+
 static ask *start(world *w, int n_pictures, const char *const *files, int64_t deadline_us,
                   int64_t part_timeout_us) {
     static ty_pipeline p = {.name = "p"};
@@ -82,7 +92,9 @@ static ask *start(world *w, int n_pictures, const char *const *files, int64_t de
                      .deadline_us = ty_now_us() + deadline_us,
                      .part_timeout_us = part_timeout_us,
                      .max_sends = 3,
-                     .sink = {w, on_send, on_part, on_token, on_done, on_fail, on_event}};
+                     .sink = {w, on_send, on_part, on_token, on_done, on_fail, on_event},
+                     .look_up = look_up,
+                     .look_up_ctx = w};
     Tyto__DecodeTask *d = ty_pb_new(&tyto__decode_task__descriptor);
     ask *a = NULL;
     ty_err e = {0};
@@ -109,17 +121,21 @@ static void free_bytes(void *data, void *hint) {
     free(data);
 }
 
-static void give_tokens(ask *a, world *w, int s, float value) {
+static void add_tokens(ty_message *m, float value) {
     size_t size = sizeof(float) * ROWS * WIDTH;
     float *x = malloc(size);
     assert_non_null(x);
     for (int i = 0; i < ROWS * WIDTH; i++) x[i] = value;
-    ty_message *m = answer(w->sent[s]);
-    ty_message_set_body(m, TYTO__ENVELOPE__BODY_RESULT, ty_pb_new(&tyto__result__descriptor));
     assert_int_equal(ty_message_add_tensor(m, "visual_tokens", TYTO__DTYPE__DTYPE_F32, 2,
                                            (const int64_t[]){ROWS, WIDTH}, x, size, free_bytes,
                                            NULL, NULL),
                      TY_OK);
+}
+
+static void give_tokens(ask *a, world *w, int s, float value) {
+    ty_message *m = answer(w->sent[s]);
+    ty_message_set_body(m, TYTO__ENVELOPE__BODY_RESULT, ty_pb_new(&tyto__result__descriptor));
+    add_tokens(m, value);
     ask_message(a, w->link[s], &m);
     assert_null(m);
 }
@@ -189,6 +205,43 @@ static void ask_sends_pictures_then_the_decode_task(void **state) {
     assert_int_equal(w.parts, 3);
     assert_true(ask_finished(a));
     assert_int_equal(w.n_sent, 3); /* nothing to cancel */
+    end(&w, &a);
+}
+
+static float first_float(const ty_message *m, int i) {
+    float x;
+    memcpy(&x, zmq_msg_data((zmq_msg_t *)(uintptr_t)&m->frame[i]), sizeof(x));
+    return x;
+}
+
+/* Three pictures: one is known, one is not, one is the first again. */
+static void ask_sends_only_what_the_cache_does_not_know(void **state) {
+    (void)state;
+    world w = {.cache = true};
+    ask *a = start(&w, 3, (const char *const[]){"one", "two", "one"}, 5000000, 5000000);
+    assert_int_equal(w.looked_up, 2);
+    assert_int_equal(w.n_sent, 0);
+    ty_message *none = NULL, *known = ty_message_new();
+    add_tokens(known, 7);
+    ask_looked_up(a, 1, &none);
+    assert_int_equal(w.n_sent, 1);
+    assert_int_equal(w.sent[0]->env->part, 1);
+    ask_looked_up(a, 0, &known);
+    assert_null(known);
+    assert_int_equal(w.parts, 1);
+    assert_int_equal(w.sends, 0);
+    ty_message *late = ty_message_new();
+    ask_looked_up(a, 0, &late); /* once is enough */
+    assert_null(late);
+    assert_int_equal(w.parts, 1);
+    give_tokens(a, &w, 0, 8);
+    assert_int_equal(w.n_sent, 2);
+    assert_int_equal(w.sent[1]->n_frame, 3);
+    assert_true(first_float(w.sent[1], 0) == 7);
+    assert_true(first_float(w.sent[1], 1) == 8);
+    assert_true(first_float(w.sent[1], 2) == 7);
+    give_done(a, &w, 1);
+    assert_int_equal(w.done, 1);
     end(&w, &a);
 }
 
@@ -365,6 +418,7 @@ int main(void) {
     ty_log_init("ask", TY_LOG_ERROR);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ask_sends_pictures_then_the_decode_task),
+        cmocka_unit_test(ask_sends_only_what_the_cache_does_not_know),
         cmocka_unit_test(ask_skips_vision_without_pictures),
         cmocka_unit_test(ask_sends_the_same_picture_once),
         cmocka_unit_test(ask_sends_again_when_the_broker_is_lost),

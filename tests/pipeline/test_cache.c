@@ -1,0 +1,212 @@
+/*
+ * test_cache.c - pictures that were encoded before, through the whole service: they are not encoded again, the answers
+ * are the same to the last bit, and nobody waits for a cache that is away, hangs or is full.
+ */
+#include "tests/support/process.h"
+#include "tests/support/service.h"
+#include "tests/support/ty_test.h"
+
+#include "common/base/clock.h"
+#include "orchestration/http_client.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define ARG(x) ((char *)(x))
+
+enum { WAIT_S = 30 };
+
+static const char *pipeline; /* v1-micro, imported once */
+static char *body; /* a question about a picture, with the model's own numbers in the answer */
+
+static int prepare(void **state) {
+    (void)state;
+    pipeline = test_import("v1-micro", "micro", NULL);
+    body = test_request("micro", "What is in this picture?",
+                        test_path("%s/images/photo_47.jpg", test_golden_dir()),
+                        "\"max_tokens\": 12, \"ignore_eos\": true, \"logprobs\": true");
+    return 0;
+}
+
+static int clean(void **state) {
+    (void)state;
+    free(body);
+    return 0;
+}
+
+static void nap(void) {
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+}
+
+/* ---- one answer, and what its receipt says of the cache ---- */
+
+typedef struct {
+    char *numbers; /* text and logprobs, as JSON */
+    json_t *timings;
+} answer;
+
+static void answer_clear(answer *a) {
+    free(a->numbers);
+    json_decref(a->timings);
+}
+
+static answer ask(const test_service *s, const char *request) {
+    answer a = {0};
+    http_reply reply;
+    ty_err err = {0};
+    http_call call = {.url = test_path("%s/v1/chat/completions", s->url), .body = request};
+    if (http_client_call(&call, &reply, &err) != TY_OK) fail_msg("%s", err.text);
+    json_t *all = json_loadb(reply.body.data, reply.body.len, 0, NULL);
+    if (reply.status != 200)
+        fail_msg("%d %.*s", reply.status, (int)reply.body.len, reply.body.data);
+    a.numbers = json_dumps(json_object_get(all, "choices"), JSON_SORT_KEYS);
+    a.timings = json_incref(json_object_get(all, "timings"));
+    assert_true(a.numbers && a.timings);
+    json_decref(all);
+    ty_buf_clear(&reply.body);
+    return a;
+}
+
+/* What a stage's record says: "hit", "miss", "error", "off"; "" = the stage has no record. */
+static const char *use_of(const answer *a, const char *stage) {
+    size_t i;
+    json_t *t;
+    json_array_foreach(json_object_get(a->timings, "stages"), i, t) {
+        if (strcmp(json_string_value(json_object_get(t, "stage")), stage) != 0) continue;
+        const char *use = json_string_value(json_object_get(t, "cache"));
+        return use ? use : "off";
+    }
+    return "";
+}
+
+/* Asks until the stage's record says so; every answer must have the same numbers. */
+static answer ask_until(const test_service *s, const char *want_numbers, const char *stage,
+                        const char *use) {
+    char last[32] = "";
+    for (int64_t until = ty_now_us() + WAIT_S * 1000000LL; ty_now_us() < until; nap()) {
+        answer a = ask(s, body);
+        if (want_numbers) assert_string_equal(a.numbers, want_numbers);
+        if (strcmp(use_of(&a, stage), use) == 0) return a;
+        snprintf(last, sizeof(last), "%s", use_of(&a, stage));
+        answer_clear(&a);
+    }
+    fail_msg("%s: the cache says \"%s\", want \"%s\"", stage, last, use);
+    return (answer){0};
+}
+
+static void expect(const test_service *s, const char *numbers, const char *stage, const char *use) {
+    answer a = ask_until(s, numbers, stage, use);
+    answer_clear(&a);
+}
+
+/* A counter of the gateway; 0 when the series is not there. */
+static double metric(const test_service *s, const char *series) {
+    http_reply reply;
+    ty_err err = {0};
+    http_call call = {.url = test_path("%s/metrics", s->url)};
+    if (http_client_call(&call, &reply, &err) != TY_OK) fail_msg("%s", err.text);
+    assert_int_equal(ty_buf_append(&reply.body, "", 1), TY_OK);
+    const char *at = strstr(reply.body.data, series);
+    double v = at ? strtod(at + strlen(series), NULL) : 0;
+    ty_buf_clear(&reply.body);
+    return v;
+}
+
+/* ---- tests ---- */
+
+static void known_picture_is_not_encoded_again(void **state) {
+    (void)state;
+    test_service s = test_service_up(pipeline, NULL);
+    answer cold = ask(&s, body);
+    assert_string_equal(use_of(&cold, "preprocess"), "off");
+    assert_string_equal(use_of(&cold, "vit"), "miss");
+    assert_string_equal(use_of(&cold, "abstractor"), "miss");
+    /* the gateway itself knows it, once its connection is up */
+    answer warm = ask_until(&s, cold.numbers, "vit", "");
+    assert_string_equal(use_of(&warm, "preprocess"), "");
+    assert_string_equal(use_of(&warm, "abstractor"), "hit");
+    assert_true(metric(&s, "tyto_cache_lookups_total{stage=\"abstractor\",by=\"gateway\",result="
+                           "\"hit\"} ") >= 1);
+    assert_true(metric(&s, "tyto_cache_lookups_total{stage=\"vit\",by=\"worker\",result="
+                           "\"miss\"} ") == 1);
+    assert_true(metric(&s, "tyto_cache_hit_bytes_total{stage=\"abstractor\"} ") > 0);
+    answer_clear(&warm);
+    answer_clear(&cold);
+    test_service_down(&s);
+}
+
+static void features_survive_a_swap_of_the_abstractor(void **state) {
+    (void)state;
+    const char *other =
+        test_import("v1-micro", "swapped", (char *[]){ARG("--type"), ARG("abstractor=q8_0"), NULL});
+    test_service s = test_service_up(pipeline, (char *[]){ARG("--pipeline"), ARG(other), NULL});
+    char *about = test_request("swapped", "What is in this picture?",
+                               test_path("%s/images/photo_47.jpg", test_golden_dir()),
+                               "\"max_tokens\": 12, \"ignore_eos\": true, \"logprobs\": true");
+    expect(&s, NULL, "abstractor", "hit");
+    answer a = ask(&s, about);
+    assert_string_equal(use_of(&a, "vit"), "hit");
+    assert_string_equal(use_of(&a, "abstractor"), "miss");
+    answer_clear(&a);
+    free(about);
+    test_service_down(&s);
+}
+
+static void answers_stay_when_the_cache_hangs_and_dies(void **state) {
+    (void)state;
+    test_service s = test_service_up(pipeline, NULL);
+    answer cold = ask(&s, body);
+    expect(&s, cold.numbers, "abstractor", "hit");
+    pid_t cache = test_service_pid(&s, "redis.cache", NULL);
+    assert_true(cache > 0);
+    kill(cache, SIGSTOP);
+    expect(&s, cold.numbers, "vit", "error");
+    kill(cache, SIGCONT);
+    expect(&s, cold.numbers, "abstractor", "hit");
+    kill(cache, SIGKILL); /* the next one starts empty */
+    expect(&s, cold.numbers, "abstractor", "miss");
+    expect(&s, cold.numbers, "abstractor", "hit");
+    answer_clear(&cold);
+    test_service_down(&s);
+}
+
+/* One MiB is less than an empty server has: nothing can be kept. */
+static void answers_stay_when_the_cache_is_full(void **state) {
+    (void)state;
+    test_service s = test_service_up(pipeline, (char *[]){ARG("--cache-mib"), ARG("1"), NULL});
+    answer cold = ask(&s, body);
+    for (int i = 0; i < 5; i++) {
+        answer a = ask(&s, body);
+        assert_string_equal(a.numbers, cold.numbers);
+        assert_string_equal(use_of(&a, "vit"), "miss");
+        answer_clear(&a);
+    }
+    answer_clear(&cold);
+    test_service_down(&s);
+}
+
+static void nothing_is_looked_up_when_there_is_no_cache(void **state) {
+    (void)state;
+    test_service s = test_service_up(pipeline, (char *[]){ARG("--cache-url"), ARG("none"), NULL});
+    for (int i = 0; i < 2; i++) {
+        answer a = ask(&s, body);
+        assert_string_equal(use_of(&a, "vit"), "off");
+        assert_string_equal(use_of(&a, "abstractor"), "off");
+        answer_clear(&a);
+    }
+    test_service_down(&s);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(known_picture_is_not_encoded_again),
+        cmocka_unit_test(features_survive_a_swap_of_the_abstractor),
+        cmocka_unit_test(answers_stay_when_the_cache_hangs_and_dies),
+        cmocka_unit_test(answers_stay_when_the_cache_is_full),
+        cmocka_unit_test(nothing_is_looked_up_when_there_is_no_cache),
+    };
+    return cmocka_run_group_tests(tests, prepare, clean);
+}
