@@ -40,7 +40,7 @@ ARCH_SRC := $(wildcard $(KERNELS.$(ARCH):%=common/math/arch/kernel_%.c))
 PROTO_C := $(patsubst proto/%.proto,$(GEN)/%.pb-c.c,$(wildcard proto/*.proto))
 SERVICES := $(notdir $(wildcard services/*))
 MAINS   := $(wildcard services/*/main.c) orchestration/main.c training/main.c
-LIB_SRC := $(wildcard common/*/*.c) $(ARCH_SRC) \
+LIB_SRC := $(wildcard common/*/*.c eval/*.c) $(ARCH_SRC) \
            $(filter-out $(MAINS),$(wildcard services/*/*.c orchestration/*.c training/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(OUT)/obj/%.o) $(PROTO_C:%.c=$(OUT)/obj/%.o)
 MAIN_OBJ := $(MAINS:%.c=$(OUT)/obj/%.o)

@@ -15,9 +15,9 @@
 #include "orchestration/ask_options.h"
 #include "orchestration/http_client.h"
 #include "orchestration/local_pipeline.h"
+#include "orchestration/picture_url.h"
 
 #include <errno.h>
-#include <openssl/evp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,13 +206,9 @@ static void ask_services(const char *model, int serial, int n_token, int with_pi
     ty_err err = {0};
     http_reply reply;
     if (with_picture) {
-        static const char HEAD[] = "data:image/jpeg;base64,";
         size_t size;
         unsigned char *bytes = picture(serial, &size);
-        data_url = malloc(sizeof HEAD + size / 3 * 4 + 8);
-        if (!data_url) stop("picture", "out of memory");
-        memcpy(data_url, HEAD, sizeof HEAD);
-        EVP_EncodeBlock((unsigned char *)data_url + sizeof HEAD - 1, bytes, (int)size);
+        if (picture_url_of_bytes(bytes, size, &data_url, &err) != TY_OK) stop("picture", err.text);
         free(bytes);
     }
     json_t *json =

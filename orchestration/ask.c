@@ -5,15 +5,13 @@
 #include "orchestration/ask_options.h"
 #include "orchestration/commands.h"
 #include "orchestration/http_client.h"
+#include "orchestration/picture_url.h"
 
-#include "common/base/file.h"
-
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PICTURE_BYTES_MAX = 32 << 20, EVENT_BYTES_MAX = 16 << 20 };
+enum { EVENT_BYTES_MAX = 16 << 20 };
 
 typedef struct {
     const char *url, *model, *prompt, *system, *api_key;
@@ -25,30 +23,6 @@ typedef struct {
 
 /* ---- the request ---- */
 
-static const char *mime_type(const char *bytes, size_t size) {
-    if (size > 8 && memcmp(bytes, "\x89PNG", 4) == 0) return "image/png";
-    if (size > 12 && memcmp(bytes + 8, "WEBP", 4) == 0) return "image/webp";
-    return "image/jpeg"; /* the service looks at the bytes, and says so when they are none of these */
-}
-
-/* "data:image/jpeg;base64,..." of a file; free() it. */
-static ty_status data_url(const char *path, char **out, ty_err *err) {
-    char *bytes = NULL;
-    size_t size = 0;
-    ty_status st = ty_file_read(path, PICTURE_BYTES_MAX, &bytes, &size, err);
-    if (st != TY_OK) return st;
-    const char *type = mime_type(bytes, size);
-    size_t head = strlen("data:;base64,") + strlen(type);
-    *out = malloc(head + 4 * ((size + 2) / 3) + 1);
-    if (*out) {
-        (void)sprintf(*out, "data:%s;base64,", type);
-        (void)EVP_EncodeBlock((unsigned char *)*out + head, (const unsigned char *)bytes,
-                              (int)size);
-    }
-    free(bytes);
-    return *out ? TY_OK : ty_fail(err, TY_ENOMEM, "%s: out of memory", path);
-}
-
 typedef struct {
     const ty_option_list *files;
     ty_err *err;
@@ -57,7 +31,7 @@ typedef struct {
 static json_t *picture_part(void *ctx, int i) {
     const pictures *p = ctx;
     char *url = NULL;
-    if (data_url(p->files->item[i], &url, p->err) != TY_OK) return NULL;
+    if (picture_url_of_file(p->files->item[i], &url, p->err) != TY_OK) return NULL;
     json_t *part = json_pack("{s:s, s:{s:s}}", "type", "image_url", "image_url", "url", url);
     free(url);
     return part;

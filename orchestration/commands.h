@@ -11,6 +11,7 @@ int cmd_tokenize(int argc, char **argv); /* tokenize.c */
 int cmd_run(int argc, char **argv);      /* run.c */
 int cmd_chat(int argc, char **argv);     /* chat.c */
 int cmd_ask(int argc, char **argv);      /* ask.c */
+int cmd_eval(int argc, char **argv);     /* eval.c */
 int cmd_up(int argc, char **argv);       /* up.c */
 int cmd_down(int argc, char **argv);     /* down.c */
 int cmd_status(int argc, char **argv);   /* status.c */

@@ -20,6 +20,7 @@ static const command commands[] = {
     {"chat", cmd_chat, "talk in the terminal, in this process"},
     {"up", cmd_up, "run the whole service: broker, stages, gateway"},
     {"ask", cmd_ask, "ask a running service one question"},
+    {"eval", cmd_eval, "put an exam to a running service, and mark it"},
     {"status", cmd_status, "the processes of a running service"},
     {"down", cmd_down, "stop a running service"},
     {"doctor", cmd_doctor, "look at this machine: packages, CPU, memory, ports"},
