@@ -74,6 +74,8 @@ typedef struct ty_kernels {
                       float *y);
     void (*rmsnorm)(const float *x, int64_t n, const float *w, float eps, float *y);
     void (*quick_gelu)(float *x, int64_t n);
+    /* x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), in place */
+    void (*gelu_tanh)(float *x, int64_t n);
     void (*silu_mul)(const float *gate, const float *up, int64_t n, float *out);
     /* Largest element; -INFINITY for n = 0. */
     float (*max)(const float *x, int64_t n);

@@ -166,6 +166,12 @@ static void quick_gelu(float *x, int64_t n) {
     for (int64_t i = 0; i < n; i++) x[i] = x[i] / (1.0f + expf(-1.702f * x[i]));
 }
 
+/* (1 + tanh(u)) / 2 = 1 / (1 + e^-2u) */
+static void gelu_tanh(float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        x[i] = x[i] / (1.0f + expf(-1.5957691216f * (x[i] + 0.044715f * x[i] * x[i] * x[i])));
+}
+
 static void silu_mul(const float *gate, const float *up, int64_t n, float *out) {
     for (int64_t i = 0; i < n; i++) out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
@@ -251,6 +257,7 @@ const ty_kernels ty_kernels_ref = {
     .layernorm = layernorm,
     .rmsnorm = rmsnorm,
     .quick_gelu = quick_gelu,
+    .gelu_tanh = gelu_tanh,
     .silu_mul = silu_mul,
     .max = max_of,
     .exp_sum = exp_sum,

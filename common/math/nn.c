@@ -73,6 +73,18 @@ void ty_quick_gelu(ty_pool *p, float *x, int64_t rows, int64_t n, int64_t ldx) {
     run_rows(p, &j, quick_gelu_task);
 }
 
+static void gelu_tanh_task(void *ctx, int task, int member) {
+    const row_job *j = ctx;
+    (void)member;
+    for (int64_t r = task * j->per; r < last_row(j, task); r++)
+        j->kn->gelu_tanh(j->y + r * j->ld, j->n);
+}
+
+void ty_gelu_tanh(ty_pool *p, float *x, int64_t rows, int64_t n, int64_t ldx) {
+    row_job j = {.rows = rows, .n = n, .y = x, .ld = ldx};
+    run_rows(p, &j, gelu_tanh_task);
+}
+
 static void silu_mul_task(void *ctx, int task, int member) {
     const row_job *j = ctx;
     (void)member;

@@ -18,6 +18,8 @@ void ty_rmsnorm(ty_pool *p, const float *x, int64_t rows, int64_t n, const float
                 float *y);
 /* x *= sigmoid(1.702 x), elementwise over [rows, n] with rows ldx apart. */
 void ty_quick_gelu(ty_pool *p, float *x, int64_t rows, int64_t n, int64_t ldx);
+/* The same with the tanh approximation of GELU, as BLOOM has it. */
+void ty_gelu_tanh(ty_pool *p, float *x, int64_t rows, int64_t n, int64_t ldx);
 /* out[r] = silu(gate[r]) * up[r], n columns; gate and up rows are ld apart (two halves of one fused
  * output), out rows ldo apart; out may be gate. */
 void ty_silu_mul(ty_pool *p, const float *gate, const float *up, int64_t rows, int64_t n,

@@ -343,6 +343,15 @@ static void check_activations(const ty_kernels *kn, int64_t n, const float *x) {
     for (int64_t i = 1; i <= n; i++)
         want[i] = (float)((double)x[i] / (1 + exp(-1.702 * (double)x[i])));
     near_row(got + 1, want + 1, n, 4e-6, "quick_gelu"); /* -1.702 x is rounded before exp */
+    memcpy(got, x, sizeof got);
+    got[n + 1] = want[n + 1] = 7;
+    kn->gelu_tanh(got + 1, n);
+    for (int64_t i = 1; i <= n; i++) {
+        double v = (double)x[i];
+        double u = 2 * 0.7978845608028654 * (v + 0.044715 * v * v * v);
+        want[i] = (float)(v / (1 + exp(-u))); /* (1 + tanh(u / 2)) / 2, which would cancel */
+    }
+    near_row(got + 1, want + 1, n, 2e-5, "gelu_tanh"); /* u is rounded before exp */
     kn->silu_mul(x + 1, up + 1, n, got + 1);
     for (int64_t i = 1; i <= n; i++)
         want[i] = (float)((double)x[i] / (1 + exp(-(double)x[i])) * (double)up[i]);
@@ -381,6 +390,9 @@ void check_rows(const ty_kernels *kn) {
     float far[20];
     for (int i = 0; i < 20; i++) far[i] = i % 2 ? -200 : 200;
     kn->quick_gelu(far, 20);
+    for (int i = 0; i < 20; i++) assert_true(i % 2 ? fabsf(far[i]) < 1e-30f : far[i] == 200);
+    for (int i = 0; i < 20; i++) far[i] = i % 2 ? -200 : 200;
+    kn->gelu_tanh(far, 20);
     for (int i = 0; i < 20; i++) assert_true(i % 2 ? fabsf(far[i]) < 1e-30f : far[i] == 200);
 }
 

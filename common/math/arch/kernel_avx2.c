@@ -486,6 +486,19 @@ static void quick_gelu(float *x, int64_t n) {
     if (i < n) store_part(x + i, n - i, gate8(load_part(x + i, n - i), 1.702f));
 }
 
+/* x / (1 + e^(-2 sqrt(2 / pi) (x + 0.044715 x^3))) */
+static inline __m256 gelu8(__m256 x) {
+    __m256 cube = _mm256_mul_ps(_mm256_mul_ps(x, x), _mm256_mul_ps(x, _mm256_set1_ps(0.044715f)));
+    __m256 u = _mm256_mul_ps(_mm256_add_ps(x, cube), _mm256_set1_ps(-1.5957691216f));
+    return _mm256_div_ps(x, _mm256_add_ps(exp8(u), _mm256_set1_ps(1.0f)));
+}
+
+static void gelu_tanh(float *x, int64_t n) {
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(x + i, gelu8(_mm256_loadu_ps(x + i)));
+    if (i < n) store_part(x + i, n - i, gelu8(load_part(x + i, n - i)));
+}
+
 static void silu_mul(const float *gate, const float *up, int64_t n, float *out) {
     int64_t i = 0;
     for (; i + 8 <= n; i += 8)
@@ -689,6 +702,7 @@ const ty_kernels ty_kernels_avx2 = {
     .layernorm = layernorm,
     .rmsnorm = rmsnorm,
     .quick_gelu = quick_gelu,
+    .gelu_tanh = gelu_tanh,
     .silu_mul = silu_mul,
     .max = max_of,
     .exp_sum = exp_sum,

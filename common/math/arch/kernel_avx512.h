@@ -437,6 +437,20 @@ static void quick_gelu(float *x, int64_t n) {
     }
 }
 
+/* x / (1 + e^(-2 sqrt(2 / pi) (x + 0.044715 x^3))) */
+INLINE __m512 gelu16(__m512 x) {
+    __m512 cube = _mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_mul_ps(x, _mm512_set1_ps(0.044715f)));
+    __m512 u = _mm512_mul_ps(_mm512_add_ps(x, cube), _mm512_set1_ps(-1.5957691216f));
+    return _mm512_div_ps(x, _mm512_add_ps(exp16(u), _mm512_set1_ps(1.0f)));
+}
+
+static void gelu_tanh(float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i += 16) {
+        int64_t left = lanes_left(n - i);
+        store_part(x + i, left, gelu16(load_part(x + i, left)));
+    }
+}
+
 static void silu_mul(const float *gate, const float *up, int64_t n, float *out) {
     for (int64_t i = 0; i < n; i += 16) {
         int64_t left = lanes_left(n - i);
@@ -621,8 +635,9 @@ static void values_f16(int n_q, const float *p, int64_t ldp, int n_k, const uint
     .nr = NR, .mr = MR, .qmr = QMR, .gemm_f32 = gemm_f32, .gemm_f16 = gemm_f16,                    \
     .gemm_bf16 = gemm_bf16, .widen_f16 = widen_f16, .widen_bf16 = widen_bf16,                      \
     .widen_q4 = widen_q4, .round_bf16 = round_bf16, .quantize = quantize, .layernorm = layernorm,  \
-    .rmsnorm = rmsnorm, .quick_gelu = quick_gelu, .silu_mul = silu_mul, .max = max_of,             \
-    .exp_sum = exp_sum, .scale = scale_by, .scores_f32 = scores_f32, .scores_f16 = scores_f16,     \
-    .values_f32 = values_f32, .values_f16 = values_f16, .narrow_f16 = narrow_f16
+    .rmsnorm = rmsnorm, .quick_gelu = quick_gelu, .gelu_tanh = gelu_tanh, .silu_mul = silu_mul,    \
+    .max = max_of, .exp_sum = exp_sum, .scale = scale_by, .scores_f32 = scores_f32,                \
+    .scores_f16 = scores_f16, .values_f32 = values_f32, .values_f16 = values_f16,                  \
+    .narrow_f16 = narrow_f16
 
 #endif
