@@ -52,7 +52,9 @@ typedef struct {
     int64_t ldq;
     float *ctx;
     int64_t ldo;
-    int see, more; /* row i sees see + i * more positions */
+    int see, more;      /* row i sees see + i * more positions */
+    const float *slope; /* of row i: slope[i * slope_step]; NULL: none */
+    int slope_step;
     float *s;
 } part;
 
@@ -94,6 +96,10 @@ static void walk(const job *j, const part *p,
     }
 }
 
+static void add_slope(float *s, int see, float slope) {
+    for (int t = 0; t < see; t++) s[t] += slope * (float)(t - see + 1);
+}
+
 static void attend_part(const job *j, const part *p) {
     int d = kv_pool_shape(j->a->kv)->d;
     float sum[ATTEND_GROUP_MAX] = {0};
@@ -101,6 +107,7 @@ static void attend_part(const job *j, const part *p) {
     for (int i = 0; i < p->n_q; i++) {
         float *s = p->s + i * j->scratch->ld;
         int see = p->see + i * p->more;
+        if (p->slope) add_slope(s, see, p->slope[i * p->slope_step]);
         sum[i] = j->k->exp_sum(s, see, j->k->max(s, see));
         memset(p->ctx + i * p->ldo, 0, (size_t)d * sizeof(float));
     }
@@ -127,6 +134,8 @@ static void attend_task(void *ctx, int task, int member) {
         p.q = q + (int64_t)first * sh->d;
         p.ctx = out + (int64_t)first * sh->d;
         p.ldq = p.ldo = sh->d;
+        p.slope = a->slope ? a->slope + first : NULL;
+        p.slope_step = 1;
         attend_part(j, &p);
         return;
     }
@@ -137,6 +146,7 @@ static void attend_task(void *ctx, int task, int member) {
     for (int h = first; h < first + group; h++) {
         p.q = q + (int64_t)h * sh->d;
         p.ctx = out + (int64_t)h * sh->d;
+        p.slope = a->slope ? a->slope + h : NULL;
         attend_part(j, &p);
     }
 }

@@ -41,6 +41,9 @@ typedef struct {
     int64_t ldq;
     float *ctx;
     int64_t ldo;
+    const float
+        *slope; /* ALiBi: a key's score falls by this much for each position it is behind the
+                           query, a number for each of n_head; NULL: none */
 } attend_args;
 void attend(ty_pool *pool, const attend_args *a, attend_scratch *scratch);
 

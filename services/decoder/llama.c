@@ -21,6 +21,8 @@ static void embed(const llama *m, const llama_row *r, float *x) {
         memcpy(x, r->visual, d * sizeof(float));
     else
         ty_dtype_to_f32(m->embd.dtype, m->embd.data, (size_t)r->id * d, d, x);
+    if (!r->visual && m->embd_norm)
+        ty_layernorm(NULL, x, 1, (int64_t)d, m->embd_norm, m->embd_bias, (float)m->dims.eps, x);
 }
 
 /* Puts a row that stands at `row` of the batch into the attention blocks: behind its predecessor
@@ -61,18 +63,19 @@ typedef struct {
     int layer;
 } rope_job;
 
-/* Turns q and k of one row by its position and stores k and v. */
-static void rope_task(void *ctx, int row, int member) {
+/* Turns q and k of one row by its position (ALiBi leaves them alone) and stores k and v. */
+static void place_task(void *ctx, int row, int member) {
     (void)member;
     const rope_job *j = ctx;
     llama *m = j->m;
     const llama_dims *d = &m->dims;
-    int nq = d->n_head * d->d_head, nkv = d->n_kv_head * d->d_head, half = d->d_head / 2;
+    int nq = d->n_head * d->d_head, nkv = d->n_kv_head * d->d_head;
+    int64_t at = (int64_t)m->pos[row] * (d->d_head / 2);
     float *q = m->qkv + (int64_t)row * (nq + 2 * nkv), *k = q + nq, *v = k + nkv;
-    const float *cs = m->rope.cos + (int64_t)m->pos[row] * half,
-                *sn = m->rope.sin + (int64_t)m->pos[row] * half;
-    ty_rope_pair(q, d->n_head, d->d_head, cs, sn);
-    ty_rope_pair(k, d->n_kv_head, d->d_head, cs, sn);
+    if (!m->slope) {
+        ty_rope_pair(q, d->n_head, d->d_head, m->rope.cos + at, m->rope.sin + at);
+        ty_rope_pair(k, d->n_kv_head, d->d_head, m->rope.cos + at, m->rope.sin + at);
+    }
     kv_put(j->kv, m->row_seq[row], m->pos[row], j->layer, k, v);
 }
 
@@ -80,13 +83,24 @@ static ty_pool *pool_for(const llama *m, int n, int64_t width) {
     return n * width < POOL_MIN ? NULL : m->pool;
 }
 
-static void norm(const llama *m, const llama_rows *rows, const float *gain, const float *visual) {
-    const llama_dims *d = &m->dims;
-    ty_pool *p = pool_for(m, rows->n, d->d_model);
-    if (rows->n_text < rows->n)
-        multiway_norm(m, p, rows, gain, visual, m->x, m->y);
+/* y = the network's kind of norm of n rows of x; bias NULL: RMSNorm. */
+static void norm(const llama *m, const float *x, int n, const float *gain, const float *bias,
+                 float *y) {
+    int D = m->dims.d_model;
+    ty_pool *p = pool_for(m, n, D);
+    if (bias)
+        ty_layernorm(p, x, n, D, gain, bias, (float)m->dims.eps, y);
     else
-        ty_rmsnorm(p, m->x, rows->n, d->d_model, gain, (float)d->eps, m->y);
+        ty_rmsnorm(p, x, n, D, gain, (float)m->dims.eps, y);
+}
+
+/* y = norm(x) of all rows of the batch, visual rows by their own gain where they have one. */
+static void norm_rows(const llama *m, const llama_rows *rows, const float *gain, const float *bias,
+                      const float *visual) {
+    if (rows->n_text < rows->n)
+        multiway_norm(m, pool_for(m, rows->n, m->dims.d_model), rows, gain, visual, m->x, m->y);
+    else
+        norm(m, m->x, rows->n, gain, bias, m->y);
 }
 
 static ty_status attention(llama *m, kv_pool *kv, int l, const llama_rows *rows) {
@@ -95,11 +109,11 @@ static ty_status attention(llama *m, kv_pool *kv, int l, const llama_rows *rows)
     int D = d->d_model, n = rows->n, nq = d->n_head * d->d_head;
     int64_t ld = ty_linear_out(w->qkv);
     ty_pool *p = pool_for(m, n, D);
-    norm(m, rows, w->attn_norm, w->visual_attn_norm);
+    norm_rows(m, rows, w->attn_norm, w->attn_bias, w->visual_attn_norm);
     ty_status st = rows->n_text < n ? multiway_qkv(m, w, rows)
                                     : ty_linear_apply(w->qkv, m->pool, m->y, D, n, m->qkv, ld);
     if (st != TY_OK) return st;
-    ty_pool_run(p, n, rope_task, &(rope_job){m, kv, l});
+    ty_pool_run(p, n, place_task, &(rope_job){m, kv, l});
     attend(m->pool,
            &(attend_args){.kv = kv,
                           .layer = l,
@@ -109,7 +123,8 @@ static ty_status attention(llama *m, kv_pool *kv, int l, const llama_rows *rows)
                           .q = m->qkv,
                           .ldq = ld,
                           .ctx = m->ctx,
-                          .ldo = nq},
+                          .ldo = nq,
+                          .slope = m->slope},
            m->attend);
     st = ty_linear_apply(w->o, m->pool, m->ctx, nq, n, m->y, D);
     if (st == TY_OK) ty_add(p, m->x, m->y, (int64_t)n * D);
@@ -120,11 +135,15 @@ static ty_status feed_forward(llama *m, int l, const llama_rows *rows) {
     const llama_dims *d = &m->dims;
     const llama_layer *w = &m->layer[l];
     int D = d->d_model, F = d->d_ff, n = rows->n;
-    norm(m, rows, w->ffn_norm, w->visual_ffn_norm);
-    ty_status st = ty_linear_apply(w->gate_up, m->pool, m->y, D, n, m->ff, 2 * (int64_t)F);
+    int64_t ld = ty_linear_out(w->gate_up);
+    norm_rows(m, rows, w->ffn_norm, w->ffn_bias, w->visual_ffn_norm);
+    ty_status st = ty_linear_apply(w->gate_up, m->pool, m->y, D, n, m->ff, ld);
     if (st != TY_OK) return st;
-    ty_silu_mul(pool_for(m, n, F), m->ff, m->ff + F, n, F, 2 * (int64_t)F, m->ff, 2 * (int64_t)F);
-    st = ty_linear_apply(w->down, m->pool, m->ff, 2 * (int64_t)F, n, m->y, D);
+    if (d->bloom)
+        ty_gelu_tanh(pool_for(m, n, F), m->ff, n, F, ld);
+    else
+        ty_silu_mul(pool_for(m, n, F), m->ff, m->ff + F, n, F, ld, m->ff, ld);
+    st = ty_linear_apply(w->down, m->pool, m->ff, ld, n, m->y, D);
     if (st == TY_OK) ty_add(pool_for(m, n, D), m->x, m->y, (int64_t)n * D);
     return st;
 }
@@ -146,7 +165,7 @@ static ty_status head(llama *m, const llama_span *span, int n_span, float *logit
         row += span[s].n;
     }
     if (n == 0) return TY_OK;
-    ty_rmsnorm(pool_for(m, n, D), m->final_, n, D, m->out_norm, (float)m->dims.eps, m->final_);
+    norm(m, m->final_, n, m->out_norm, m->out_bias, m->final_);
     return ty_linear_apply(m->output, m->pool, m->final_, D, n, logits, m->dims.n_vocab);
 }
 
@@ -183,7 +202,7 @@ ty_status llama_forward(llama *m, kv_pool *kv, const llama_span *span, int n_spa
         if (st == TY_OK) st = feed_forward(m, l, &rows);
     }
     if (st == TY_OK && trace) {
-        ty_rmsnorm(m->pool, m->x, n, m->dims.d_model, m->out_norm, (float)m->dims.eps, m->y);
+        norm(m, m->x, n, m->out_norm, m->out_bias, m->y);
         trace_state(m, trace, m->dims.n_layer, n, m->y);
     }
     if (st == TY_OK) st = head(m, span, n_span, logits);
@@ -195,7 +214,7 @@ double llama_flops(const llama *m, int pos, int n, int n_logits) {
     const llama_dims *d = &m->dims;
     double nq = (double)d->n_head * d->d_head, nkv = (double)d->n_kv_head * d->d_head;
     double D = d->d_model;
-    double per_row = D * (2 * nq + 2 * nkv) + 3 * D * (double)d->d_ff;
+    double per_row = D * (2 * nq + 2 * nkv) + (d->bloom ? 2 : 3) * D * (double)d->d_ff;
     double keys = (double)n * pos + (double)n * (n + 1) / 2; /* sum of pos + 1 + i */
     return 2 * d->n_layer * (per_row * n + 2 * nq * keys) + 2 * D * (double)d->n_vocab * n_logits;
 }

@@ -1,7 +1,7 @@
 /*
- * llama.h - the LLaMA network (NOTES §4): weights from a GGUF file of architecture `llama`, or
- * `mplug_owl2` (multiway.h: norms, k and v of their own for visual rows), and one forward pass over a
- * batch of rows of any sequences.
+ * llama.h - the LLaMA network (NOTES §4): weights from a GGUF file of architecture `llama`,
+ * `mplug_owl2` (multiway.h: norms, k and v of their own for visual rows) or `bloom` (bloom.h: what
+ * differs), and one forward pass over a batch of rows of any sequences.
  *
  *   x = embeddings (or visual rows)
  *   each layer:  x += o(attend(rope(q), rope(k), v)),  q, k, v = qkv(rmsnorm(x))
@@ -36,6 +36,7 @@ typedef struct {
     double eps;
     llama_rope_dims rope;
     bool multiway; /* mPLUG-Owl2's modality-adaptive module */
+    bool bloom;    /* LayerNorm, ALiBi, GELU and biases */
 } llama_dims;
 
 /* context: positions a sequence may have, 0 = the model's own.  max_rows: of one forward; max_logits:

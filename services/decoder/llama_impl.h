@@ -1,6 +1,6 @@
 /*
  * llama_impl.h - the network behind llama.h, shared by the files that load it (llama_meta.c,
- * llama_load.c) and those that compute (llama.c, multiway.c).
+ * llama_load.c, bloom.c) and those that compute (llama.c, multiway.c).
  */
 #ifndef TY_DECODER_LLAMA_IMPL_H
 #define TY_DECODER_LLAMA_IMPL_H
@@ -11,9 +11,10 @@
 
 typedef struct {
     float *attn_norm, *ffn_norm; /* [d_model] */
+    float *attn_bias, *ffn_bias; /* [d_model] of BLOOM's norms; NULL in a LLaMA */
     ty_linear *qkv;              /* [(n_head + 2 n_kv_head) d_head, d_model] */
     ty_linear *o;                /* [d_model, n_head d_head] */
-    ty_linear *gate_up;          /* [2 d_ff, d_model] */
+    ty_linear *gate_up;          /* [2 d_ff, d_model]; BLOOM's up alone: [d_ff, d_model] */
     ty_linear *down;             /* [d_model, d_ff] */
     /* What visual rows take instead of the norms, k and v above (multiway.h); NULL in a plain LLaMA. */
     float *visual_attn_norm, *visual_ffn_norm; /* [d_model] */
@@ -30,11 +31,13 @@ typedef struct {
 struct llama {
     llama_dims dims;
     ty_pool *pool;
-    ty_tensor embd;     /* token_embd.weight, mapped, its stored type */
-    llama_layer *layer; /* [n_layer] */
-    float *out_norm;
+    ty_tensor embd;               /* token_embd.weight, mapped, its stored type */
+    llama_layer *layer;           /* [n_layer] */
+    float *embd_norm, *embd_bias; /* [d_model] of BLOOM's norm behind the embeddings, or NULL */
+    float *out_norm, *out_bias;   /* [d_model]; no bias in a LLaMA */
     ty_linear *output;
-    llama_rope rope;
+    llama_rope rope; /* in a LLaMA */
+    float *slope;    /* in BLOOM: [n_head], see attend.h */
     int context, max_rows, max_logits;
     /* scratch, [max_rows] rows of: */
     float *x, *y;  /* d_model: the residual stream; a sublayer's input and output */

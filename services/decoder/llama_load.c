@@ -2,6 +2,7 @@
  * llama_load.c - the LLaMA network out of its GGUF file: weights, rotary tables, scratch.  Its sizes:
  * llama_meta.c.
  */
+#include "services/decoder/bloom.h"
 #include "services/decoder/llama_impl.h"
 
 #include <stdio.h>
@@ -79,7 +80,7 @@ static ty_status load_layer(llama *m, const ty_gguf *g, const ty_run_options *ru
     return st == TY_OK && d->multiway ? load_visual(m, g, run, l, err) : st;
 }
 
-/* Embeddings, final norm and head; a file without output.weight ties the head to the embeddings. */
+/* Embeddings and head; a file without output.weight ties the head to the embeddings. */
 static ty_status load_ends(llama *m, const ty_gguf *g, const ty_run_options *run, ty_err *err) {
     llama_dims *d = &m->dims;
     ty_status st =
@@ -89,8 +90,6 @@ static ty_status load_ends(llama *m, const ty_gguf *g, const ty_run_options *run
         return ty_fail(err, TY_ESHAPE, "%s: token_embd.weight has %lld rows", ty_gguf_path(g),
                        (long long)m->embd.shape[0]);
     d->n_vocab = (int)m->embd.shape[0];
-    st = load_vector(g, "output_norm.weight", d->d_model, &m->out_norm, err);
-    if (st != TY_OK) return st;
     ty_tensor head = m->embd;
     if (ty_gguf_find(g, "output.weight", &head, NULL) == TY_OK)
         st = ty_gguf_find_shape(g, "output.weight", 2, (int64_t[]){d->n_vocab, d->d_model}, &head,
@@ -99,6 +98,13 @@ static ty_status load_ends(llama *m, const ty_gguf *g, const ty_run_options *run
         head = m->embd;
     if (st == TY_OK) st = ty_linear_create(&m->output, &head, NULL, 1, run->compute, m->pool, err);
     return st;
+}
+
+/* What BLOOM does not have: layers, final norm, rotary table. */
+static ty_status load_llama(llama *m, const ty_gguf *g, const ty_run_options *run, ty_err *err) {
+    ty_status st = load_vector(g, "output_norm.weight", m->dims.d_model, &m->out_norm, err);
+    for (int l = 0; l < m->dims.n_layer && st == TY_OK; l++) st = load_layer(m, g, run, l, err);
+    return st == TY_OK ? llama_rope_create(&m->rope, g, &m->dims, m->context, err) : st;
 }
 
 /* Is `name`, which stands behind "blk.<l>.", a tensor that the forward reads? */
@@ -116,6 +122,7 @@ static bool in_layer(const llama_dims *d, const char *name) {
                                         NULL};
     static const char *const VISUAL[] = {"vis_attn_norm.weight", "vis_ffn_norm.weight",
                                          "vis_attn_k.weight", "vis_attn_v.weight", NULL};
+    if (d->bloom) return bloom_knows(name);
     for (const char *const *k = KNOWN; *k; k++)
         if (strcmp(name, *k) == 0) return true;
     for (const char *const *k = VISUAL; d->multiway && *k; k++)
@@ -128,14 +135,18 @@ static ty_status check_nothing_else(const ty_gguf *g, const llama_dims *d, ty_er
     for (int i = 0; i < ty_gguf_tensor_count(g); i++) {
         const char *name = ty_gguf_tensor_name(g, i);
         if (strcmp(name, "token_embd.weight") == 0 || strcmp(name, "output_norm.weight") == 0 ||
-            strcmp(name, "output.weight") == 0 || strcmp(name, "rope_freqs.weight") == 0)
+            strcmp(name, "output.weight") == 0)
             continue;
+        if (d->bloom ? bloom_knows(name) : strcmp(name, "rope_freqs.weight") == 0) continue;
         int l = -1, at = 0;
         bool known = sscanf(name, "blk.%d.%n", &l, &at) == 1 && at > 0 && l >= 0 && l < d->n_layer;
         if (!known || !in_layer(d, name + at))
             return ty_fail(err, TY_EUNSUPPORTED,
                            "%s: tensor %s is not part of %s and would be ignored", ty_gguf_path(g),
-                           name, d->multiway ? "mPLUG-Owl2's decoder" : "a plain LLaMA");
+                           name,
+                           d->multiway ? "mPLUG-Owl2's decoder"
+                           : d->bloom  ? "BLOOM"
+                                       : "a plain LLaMA");
     }
     return TY_OK;
 }
@@ -152,7 +163,7 @@ static ty_status make_scratch(llama *m, int context, ty_err *err) {
     m->y = rows_of(n, d->d_model);
     m->qkv = rows_of(n, ty_linear_out(m->layer[0].qkv));
     m->ctx = rows_of(n, (int64_t)d->n_head * d->d_head);
-    m->ff = rows_of(n, 2 * (int64_t)d->d_ff);
+    m->ff = rows_of(n, ty_linear_out(m->layer[0].gate_up));
     m->final_ = rows_of(m->max_logits, d->d_model);
     m->block = malloc((size_t)n * sizeof(*m->block));
     m->order = malloc((size_t)n * sizeof(*m->order));
@@ -177,8 +188,7 @@ static ty_status load(llama *m, const ty_gguf *g, const ty_run_options *run, int
     m->layer = calloc((size_t)m->dims.n_layer, sizeof(*m->layer));
     if (!m->layer) return ty_fail(err, TY_ENOMEM, "no memory for the layers");
     if (st == TY_OK) st = load_ends(m, g, run, err);
-    for (int l = 0; l < m->dims.n_layer && st == TY_OK; l++) st = load_layer(m, g, run, l, err);
-    if (st == TY_OK) st = llama_rope_create(&m->rope, g, &m->dims, m->context, err);
+    if (st == TY_OK) st = (m->dims.bloom ? bloom_load : load_llama)(m, g, run, err);
     if (st == TY_OK) st = make_scratch(m, m->context, err);
     return st;
 }
@@ -205,6 +215,8 @@ void llama_destroy(llama **mm) {
     if (!m) return;
     for (int l = 0; m->layer && l < m->dims.n_layer; l++) {
         llama_layer *w = &m->layer[l];
+        free(w->attn_bias);
+        free(w->ffn_bias);
         free(w->attn_norm);
         free(w->ffn_norm);
         ty_linear_destroy(&w->qkv);
@@ -216,7 +228,11 @@ void llama_destroy(llama **mm) {
         ty_linear_destroy(&w->visual_kv);
     }
     free(m->layer);
+    free(m->embd_norm);
+    free(m->embd_bias);
     free(m->out_norm);
+    free(m->out_bias);
+    free(m->slope);
     ty_linear_destroy(&m->output);
     llama_rope_clear(&m->rope);
     free(m->x);

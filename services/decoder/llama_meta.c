@@ -71,10 +71,11 @@ static ty_status read_architecture(meta *f, llama_dims *d, ty_err *err) {
     ty_status st = ty_gguf_get_str(f->g, "general.architecture", &a, &len, err);
     if (st != TY_OK) return st;
     d->multiway = is_text(a, len, "mplug_owl2");
-    if (!d->multiway && !is_text(a, len, "llama"))
+    d->bloom = is_text(a, len, "bloom");
+    if (!d->multiway && !d->bloom && !is_text(a, len, "llama"))
         return ty_fail(err, TY_EUNSUPPORTED,
-                       "%s: architecture is \"%.*s\", the decoder runs \"llama\" and "
-                       "\"mplug_owl2\"; is this the pipeline's decoder.gguf?",
+                       "%s: architecture is \"%.*s\", the decoder runs \"llama\", "
+                       "\"mplug_owl2\" and \"bloom\"; is this the pipeline's decoder.gguf?",
                        ty_gguf_path(f->g), (int)(len > 64 ? 64 : len), a);
     snprintf(f->arch, sizeof(f->arch), "%.*s", (int)len, a);
     int experts;
@@ -157,8 +158,11 @@ ty_status llama_read_dims(const ty_gguf *g, llama_dims *d, ty_err *err) {
     if (st == TY_OK) st = get_int(&f, "embedding_length", 1, 1 << 17, &d->d_model, err);
     if (st == TY_OK) st = get_int(&f, "feed_forward_length", 1, 1 << 19, &d->d_ff, err);
     if (st == TY_OK) st = get_int(&f, "context_length", 1, 1 << 20, &d->context, err);
-    if (st == TY_OK) st = opt_float(&f, "attention.layer_norm_rms_epsilon", 1e-6, &d->eps, err);
+    if (st == TY_OK && d->bloom)
+        st = opt_float(&f, "attention.layer_norm_epsilon", 1e-5, &d->eps, err);
+    else if (st == TY_OK)
+        st = opt_float(&f, "attention.layer_norm_rms_epsilon", 1e-6, &d->eps, err);
     if (st == TY_OK) st = read_heads(&f, d, err);
-    if (st == TY_OK) st = read_rope(&f, d, err);
+    if (st == TY_OK && !d->bloom) st = read_rope(&f, d, err);
     return st;
 }

@@ -10,8 +10,11 @@
 
 enum { N_HEAD = 6, D = 20, LEN = 53, LAYERS = 2, LAYER = 1 };
 
+static const float SLOPE[N_HEAD] = {0.5f, 0.25f, 0.0625f, 0.01f, 0.7f, 0.1f};
+
 typedef struct {
     int n_kv;
+    const float *slope; /* NULL: no ALiBi */
     kv_pool *kv;
     kv_seq seq;
     float q[LEN][N_HEAD * D], k[LEN][N_HEAD * D], v[LEN][N_HEAD * D];
@@ -68,7 +71,8 @@ static void run(world *w, int first, int n, int block, float out[LEN][N_HEAD * D
                           .q = w->q[first],
                           .ldq = N_HEAD * D,
                           .ctx = out[first],
-                          .ldo = N_HEAD * D},
+                          .ldo = N_HEAD * D,
+                          .slope = w->slope},
            w->scratch);
 }
 
@@ -78,7 +82,8 @@ static double truth(const world *w, int pos, int h, int c) {
     for (int j = 0; j <= pos; j++) {
         double s = 0;
         for (int i = 0; i < D; i++) s += (double)w->q[pos][h * D + i] * (double)w->k[j][g * D + i];
-        double e = exp(s / sqrt(D));
+        double bias = w->slope ? (double)w->slope[h] * (j - pos) : 0;
+        double e = exp(s / sqrt(D) + bias);
         sum += e;
         acc += e * (double)w->v[j][g * D + c];
     }
@@ -90,8 +95,10 @@ static float whole[LEN][N_HEAD * D], cut[LEN][N_HEAD * D];
 static void attend_is_causal_softmax(void **state) {
     (void)state;
     for (int n_kv = 1; n_kv <= N_HEAD; n_kv += n_kv)
-        for (int t = 0; t < 2 && N_HEAD % n_kv == 0; t++) {
+        for (int way = 0; way < 4 && N_HEAD % n_kv == 0; way++) {
+            int t = way % 2;
             world *w = make(n_kv, t ? TY_F16 : TY_F32, 2);
+            if (way > 1) w->slope = SLOPE;
             run(w, 0, LEN, ATTEND_ROWS, whole);
             for (int pos = 0; pos < LEN; pos++)
                 for (int c = 0; c < N_HEAD * D; c++) {
@@ -107,6 +114,7 @@ static void attend_gives_the_same_bits_however_rows_are_cut(void **state) {
     (void)state;
     for (int n_kv = 2; n_kv <= N_HEAD; n_kv += 4) {
         world *w = make(n_kv, TY_F32, 2);
+        if (n_kv == 2) w->slope = SLOPE;
         run(w, 0, LEN, ATTEND_ROWS, whole);
         for (int block = 1; block <= ATTEND_ROWS; block += 3)
             for (int first = 0; first < LEN; first += 13) {
