@@ -9,6 +9,7 @@ import os
 import sys
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -39,7 +40,9 @@ class Page:
         self.until(lambda: self.all("#model option"), "the list of models")
 
     def until(self, condition, what):
-        WebDriverWait(self.d, PATIENCE_S, poll_frequency=0.05).until(lambda _: condition(), f"waited for {what}")
+        # The page may draw anew between finding an element and looking at it.
+        wait = WebDriverWait(self.d, PATIENCE_S, poll_frequency=0.05, ignored_exceptions=[StaleElementReferenceException])
+        wait.until(lambda _: condition(), f"waited for {what}")
 
     def one(self, css):
         return self.d.find_element(By.CSS_SELECTOR, css)
@@ -49,6 +52,9 @@ class Page:
 
     def answers(self):
         return self.all("#turns .assistant")
+
+    def texts(self):
+        return self.d.execute_script("return [...document.querySelectorAll('#turns .assistant .text')].map(e => e.innerText)")
 
     def text(self, turn):
         return turn.find_element(By.CSS_SELECTOR, ".text").text
@@ -99,14 +105,14 @@ def conversation(page):
     second = page.answered(2)
     check(page.text(second), "a next turn is answered")
     check(len(page.all("#turns .user")) == 2, "both questions are shown")
-    return [page.text(a) for a in page.answers()]
+    return page.texts()
 
 
 def reload(page, texts):
     page.d.refresh()
     page.until(lambda: page.all("#model option"), "the page after a reload")
     page.until(lambda: len(page.answers()) == len(texts), "the conversation after a reload")
-    check([page.text(a) for a in page.answers()] == texts, "a reload brings the conversation back")
+    check(page.texts() == texts, "a reload brings the conversation back")
     page.until(lambda: page.d.execute_script("return [...document.querySelectorAll('#turns img')].every(i => i.complete && i.naturalWidth > 0)"), "its picture")
     check(page.all("#turns .user img"), "with its picture")
     page.ask("Say more.")
@@ -116,14 +122,19 @@ def reload(page, texts):
     check(page.all("#list .open"), "the conversation is listed")
     page.all("#list .open")[0].click()
     page.until(lambda: len(page.answers()) == len(texts) + 1, "the resumed conversation")
-    check([page.text(a) for a in page.answers()][:len(texts)] == texts, "a listed conversation is resumed")
+    check(page.texts()[:len(texts)] == texts, "a listed conversation is resumed")
 
 
-def another(page):
+def another(page, kept):
     n = len(page.answers())
     page.answers()[-1].find_element(By.XPATH, ".//button[text()='Another answer']").click()
     page.until(lambda: len(page.answers()) == n and not page.all("#turns .busy"), "another answer")
     check(page.text(page.answers()[-1]) and not page.all("#turns .error"), "another answer to the last question")
+    texts = page.texts()
+    if kept:
+        page.d.refresh()
+        page.until(lambda: page.texts() == texts, "the conversation with the other answer after a reload")
+        check(len(page.all("#turns .user")) == len(texts), "a reload brings the other answer, and no question twice")
 
 
 def stop(page):
@@ -161,11 +172,12 @@ def main():
         page = Page(driver)
         texts = conversation(page)
         note = page.one("#list-note").text
-        if "keeps no conversations" in note:
+        kept = "keeps no conversations" not in note
+        if not kept:
             print("skipped: reload and resume (no store behind this gateway)")
         else:
             reload(page, texts)
-        another(page)
+        another(page, kept)
         stop(page)
         errors(page, rubbish)
         # Chromium logs every refused request; those are checked above.

@@ -5,8 +5,8 @@ const $ = (id) => document.getElementById(id);
 const SETTINGS = ["sample", "temperature", "top_k", "top_p", "num_beams", "length_penalty", "no_repeat_ngram_size", "max_tokens", "upright"];
 
 const state = {
-  turns: [],          // {role, text, pictures: [url], timings?, error?, finish?}
-  pictures: [],       // data URLs of the question being written
+  turns: [],          // {role, text, pictures, kept?, timings?, error?, finish?, stopped?}; kept: the server has it
+  pictures: [],       // of the question being written: {url, file?}; file: the id by which the server has it
   conversation: null, // id, when the server keeps conversations
   keeps: true,        // does it?
   abort: null,        // AbortController of the answer being streamed
@@ -93,7 +93,7 @@ async function addPictures(files) {
     if (!file.type.startsWith("image/")) continue;
     try {
       const turn = $("upright").checked && file.type === "image/jpeg";
-      state.pictures.push(turn ? await upright(file) : await readDataUrl(file));
+      state.pictures.push({ url: turn ? await upright(file) : await readDataUrl(file) });
     } catch {
       showNotice(`${file.name || "The picture"} cannot be read. Save it as JPEG or PNG and try again.`);
     }
@@ -103,7 +103,7 @@ async function addPictures(files) {
 }
 
 function drawPictures() {
-  $("pictures").replaceChildren(...state.pictures.map((url, i) => {
+  $("pictures").replaceChildren(...state.pictures.map(({ url }, i) => {
     const li = document.createElement("li");
     const img = document.createElement("img");
     img.src = url;
@@ -184,7 +184,7 @@ function drawTurn(turn, li) {
   li.className = `turn ${turn.role}${turn.busy ? " busy" : ""}`;
   const [shown, text, foot] = li.children;
   if (shown.childElementCount !== turn.pictures.length)
-    shown.replaceChildren(...turn.pictures.map((url, i) => Object.assign(document.createElement("img"), { src: url, alt: `Picture ${i + 1}` })));
+    shown.replaceChildren(...turn.pictures.map(({ url }, i) => Object.assign(document.createElement("img"), { src: url, alt: `Picture ${i + 1}` })));
   text.textContent = turn.text;
   foot.replaceChildren();
   if (turn.error) foot.append(errorBox(turn.error));
@@ -236,22 +236,42 @@ function sampling() {
 
 function message(turn) {
   if (turn.role === "assistant") return { role: "assistant", content: turn.text };
-  const parts = turn.pictures.map((url) => ({ type: "image_url", image_url: { url } }));
+  const parts = turn.pictures.map(({ url, file }) =>
+    file ? { type: "image_file", image_file: { file_id: file } } : { type: "image_url", image_url: { url } });
   if (turn.text) parts.push({ type: "text", text: turn.text });
   return { role: "user", content: parts };
 }
 
-// What goes out: the new turn alone where the server keeps the conversation, else all of them.
+// What was really said: notices are not, nor is a question that got no word of an answer, but for the one that waits for it.
+function said(turns) {
+  const unanswered = (t) => t.role === "assistant" && !t.text && !t.busy && !t.kept;
+  return turns.filter((t, i) => !t.notice && !unanswered(t) && !(turns[i + 1] && unanswered(turns[i + 1])));
+}
+
+// What goes out: what the server does not have yet.  It has all turns up to the last kept one; a stopped answer and what was asked
+// before it go along with the next question.
 function body(turns) {
   const out = { model: $("model").value, stream: true, ...sampling() };
-  const real = turns.filter((t) => !t.notice && !(t.role === "assistant" && t.error && !t.text));
-  if (state.keeps) {
-    out.conversation = state.conversation || "new";
-    out.messages = [message(real.at(-1))];
-  } else {
-    out.messages = real.map(message);
-  }
+  const real = said(turns);
+  if (state.keeps) out.conversation = state.conversation || "new";
+  out.messages = (state.keeps ? real.filter((t) => !t.kept) : real).map(message);
   return out;
+}
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// A stop frees the conversation a moment after the browser has hung up.
+async function post(request, signal) {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await call("/v1/chat/completions", {
+        method: "POST", body: JSON.stringify(request), signal, headers: { "Content-Type": "application/json" },
+      });
+    } catch (e) {
+      if (e.code !== "conversation_busy" || tries === 5) throw e;
+      await pause(200);
+    }
+  }
 }
 
 async function answer() {
@@ -263,17 +283,17 @@ async function answer() {
   $("send").hidden = true;
   $("stop").hidden = false;
   try {
-    const reply = await call("/v1/chat/completions", {
-      method: "POST", body: JSON.stringify(request), signal: state.abort.signal,
-      headers: { "Content-Type": "application/json" },
-    });
+    const reply = await post(request, state.abort.signal);
     for await (const event of events(reply)) {
       if (event.error) throw new ApiError(event.error.message, event.error.code, 200);
       const choice = event.choices?.[0];
       if (choice?.delta?.content) turn.text += choice.delta.content;
       if (choice?.finish_reason) turn.finish = choice.finish_reason;
       if (event.timings) turn.timings = event.timings;
-      if (event.conversation) state.conversation = event.conversation;
+      if (event.conversation) { // the last chunk: all of it is stored
+        state.conversation = event.conversation;
+        for (const t of said(state.turns)) t.kept = true;
+      }
       redraw(turn);
     }
     if (!turn.text && !turn.finish) throw new ApiError("The answer broke off. Try again.", "broken", 0);
@@ -309,14 +329,14 @@ function ask(event) {
 async function regenerate() {
   if (state.abort) return;
   const last = state.turns.pop();
-  const answered = last && !last.error && !last.stopped;
-  if (state.keeps && state.conversation && answered) {
+  if (last.kept) {
+    const kept = state.turns.filter((t) => t.kept);
     try {
-      const kept = state.turns.length - 1;
       const reply = await call(`/v1/conversations/${state.conversation}/fork`, {
-        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ turns: kept }),
+        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ turns: kept.length - 1 }),
       });
       state.conversation = (await reply.json()).id;
+      kept.at(-1).kept = false;
     } catch (e) {
       state.turns.push({ ...last, error: e });
       drawTurns();
@@ -355,20 +375,29 @@ async function loadList() {
   }
 }
 
-function pictureUrl(part) {
-  return part.image_url?.url || (part.file_id ? `/v1/files/${part.file_id}/content` : "");
+// An <img> cannot show a key: with one, the bytes are fetched here.
+async function fileUrl(id) {
+  const path = `/v1/files/${id}/content`;
+  return key() ? URL.createObjectURL(await (await call(path)).blob()) : path;
+}
+
+async function keptTurn(t) {
+  const parts = typeof t.content === "string" ? [{ type: "text", text: t.content }] : t.content;
+  const files = parts.filter((p) => p.type === "image_file").map((p) => p.image_file.file_id);
+  return {
+    role: t.role, kept: true, timings: t.timings, finish: t.finish_reason,
+    text: parts.filter((p) => p.type === "text").map((p) => p.text).join(""),
+    pictures: await Promise.all(files.map(async (file) => ({ file, url: await fileUrl(file) }))),
+  };
 }
 
 async function resume(id) {
+  state.abort?.abort();
   try {
     const c = await (await call(`/v1/conversations/${id}`)).json();
     state.conversation = id;
-    state.turns = c.turns.map((t) => ({
-      role: t.role,
-      text: typeof t.content === "string" ? t.content : t.content.filter((p) => p.type === "text").map((p) => p.text).join("\n"),
-      pictures: typeof t.content === "string" ? [] : t.content.filter((p) => p.type !== "text").map(pictureUrl).filter(Boolean),
-      timings: t.timings, finish: t.finish_reason,
-    }));
+    state.turns = await Promise.all(c.turns.map(keptTurn));
+    if ([...$("model").options].some((o) => o.value === c.model)) $("model").value = c.model;
     history.replaceState(null, "", "#" + id);
     drawTurns();
   } catch (e) {
