@@ -228,3 +228,19 @@ ty_status ty_chat_codec_decode(const Tyto__DecodeTask *t, ty_chat_request *out, 
     if (st != TY_OK) ty_chat_request_clear(out);
     return st;
 }
+
+/* ---- tokens that are there already ---- */
+
+ty_status ty_chat_codec_force(Tyto__DecodeTask *t, const Tyto__Chunk *c, ty_err *err) {
+    size_t had = t->n_forced, end = (size_t)c->first + c->n_tokens;
+    if (c->first > had)
+        return ty_fail(err, TY_EFORMAT, "tokens %zu to %zu of the answer were lost", had,
+                       (size_t)c->first - 1);
+    if (end <= had) return TY_OK;
+    int32_t *grown = realloc(t->forced, end * sizeof(*grown));
+    if (!grown) return no_memory(err);
+    t->forced = grown;
+    for (size_t i = had; i < end; i++) grown[i] = c->tokens[i - c->first]->id;
+    t->n_forced = end;
+    return TY_OK;
+}

@@ -21,6 +21,10 @@ ty_status ty_chat_codec_encode(const ty_chat_request *r, Tyto__DecodeTask **out,
  * has_seed is true with one.  On failure *out is cleared. */
 ty_status ty_chat_codec_decode(const Tyto__DecodeTask *t, ty_chat_request *out, ty_err *err);
 
+/* What is sent again after a loss goes on behind the tokens of this chunk: those that are not yet among the
+ * task's forced ones are added.  TY_EFORMAT: there are tokens between them; TY_ENOMEM. */
+ty_status ty_chat_codec_force(Tyto__DecodeTask *t, const Tyto__Chunk *c, ty_err *err);
+
 ty_status ty_chat_codec_encode_sampling(const ty_sampling *s, Tyto__Sampling **out, ty_err *err);
 ty_status ty_chat_codec_decode_sampling(const Tyto__Sampling *s, ty_sampling *out, ty_err *err);
 

@@ -88,13 +88,10 @@ void ty_job_set_flops(ty_job *j, double flops) {
     j->flops = flops;
 }
 
-void ty_job_set_decode_timing(ty_job *j, uint64_t queue_us, uint64_t prefill_us, uint64_t decode_us,
-                              uint32_t batch) {
-    j->has_decode_timing = true;
-    j->queue_us = queue_us;
-    j->prefill_us = prefill_us;
-    j->decode_us = decode_us;
-    j->batch = batch;
+void ty_job_set_decode_timing(ty_job *j, const ty_decode_timing *t) {
+    j->has_decode = true;
+    j->decode = *t;
+    j->batch = t->batch;
 }
 
 /* ---- answers ---- */
@@ -121,15 +118,17 @@ static Tyto__Timing *make_timing(const ty_job *j) {
     }
     t->attempt = j->task->env->attempt;
     t->batch = j->batch;
-    t->worker_queue_us = since(j->task->received_us, j->start_us) + j->queue_us;
-    t->compute_us =
-        j->has_decode_timing ? j->prefill_us + j->decode_us : since(j->start_us, ty_now_us());
+    t->worker_queue_us = since(j->task->received_us, j->start_us) + j->decode.queue_us;
+    t->compute_us = j->has_decode ? j->decode.prefill_us + j->decode.decode_us
+                                  : since(j->start_us, ty_now_us());
     t->wire_us = since(j->task->env->sent_unix_us, j->task->received_unix_us);
     t->bytes_in = frame_bytes(j->task);
     t->bytes_out = frame_bytes(j->reply);
     t->flops = j->flops;
-    t->prefill_us = j->prefill_us;
-    t->decode_us = j->decode_us;
+    t->prefill_us = j->decode.prefill_us;
+    t->decode_us = j->decode.decode_us;
+    t->cached_tokens = j->decode.cached_tokens;
+    t->prefill_tokens = j->decode.prefill_tokens;
     t->cache = j->cache;
     t->cache_us = j->cache_us;
     return t;

@@ -31,8 +31,11 @@ ty_status ty_job_add_output(ty_job *j, const char *name, Tyto__DType dtype, int 
                             const int64_t *shape, void *malloced, size_t size, ty_err *err);
 /* Numbers for the receipt; batch and compute of pure stages are the worker's own measurement. */
 void ty_job_set_flops(ty_job *j, double flops);
-void ty_job_set_decode_timing(ty_job *j, uint64_t queue_us, uint64_t prefill_us, uint64_t decode_us,
-                              uint32_t batch);
+typedef struct {
+    uint64_t queue_us, prefill_us, decode_us;
+    uint32_t batch, cached_tokens, prefill_tokens; /* as in Timing */
+} ty_decode_timing;
+void ty_job_set_decode_timing(ty_job *j, const ty_decode_timing *t);
 /* Streaming: sends a chunk now (taken over; malloc'ed like all protobuf-c messages here). */
 ty_status ty_job_chunk(ty_job *j, Tyto__Chunk *chunk, ty_err *err);
 /* Close the job: exactly one of the two, then the job is gone.  decode: NULL for pure stages. */

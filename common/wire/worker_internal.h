@@ -49,8 +49,8 @@ struct ty_job {
     bool abandoned;   /* nobody waits for an answer: say nothing */
     double flops;
     uint32_t batch;
-    bool has_decode_timing;
-    uint64_t queue_us, prefill_us, decode_us;
+    bool has_decode;
+    ty_decode_timing decode;
     char *cache_key; /* NULL: not looked up */
     Tyto__CacheUse cache;
     uint64_t cache_us;

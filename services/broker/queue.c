@@ -176,7 +176,7 @@ void broker_task_fail(broker *b, broker_task *t, ty_status st, const char *text,
 }
 
 /* A worker's credit for it comes back with its answer, which nobody waits for. */
-static void tell_cancel(broker_task *t) {
+void broker_task_tell_cancel(broker_task *t) {
     ty_message *m = broker_make(TYTO__ENVELOPE__BODY_CANCEL, ty_pb_new(&tyto__cancel__descriptor));
     if (m && ty_message_copy_ids(m, t->m) != TY_OK) ty_message_destroy(&m);
     if (m) m->env->dispatch = t->dispatch;
@@ -184,7 +184,7 @@ static void tell_cancel(broker_task *t) {
 }
 
 void broker_task_cancel(broker *b, broker_task *t) {
-    if (t->owner) tell_cancel(t);
+    if (t->owner) broker_task_tell_cancel(t);
     broker_task_drop(b, t);
 }
 
@@ -221,7 +221,7 @@ static void fail_late(broker *b, broker_task *t) {
     snprintf(stage, sizeof(stage), "%s", t->q->stage);
     snprintf(text, sizeof(text), "the deadline passed while it %s",
              t->owner ? "was computed" : "waited in the queue");
-    if (t->owner) tell_cancel(t);
+    if (t->owner) broker_task_tell_cancel(t);
     broker_task_fail(b, t, TY_ETIMEOUT, text, stage);
 }
 

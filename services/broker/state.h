@@ -79,7 +79,7 @@ struct broker_task {
     int64_t queued_us; /* monotonic: when it came into the queue */
     uint64_t waited_us;     /* there, until the last dispatch */
     uint32_t first_attempt; /* of each hop */
-    int deaths;             /* workers lost with it */
+    int deaths; /* workers lost with it, one after the other, without a token of its answer */
 };
 
 struct broker {
@@ -143,6 +143,8 @@ void broker_task_drop(broker *b, broker_task *t);
 void broker_task_fail(broker *b, broker_task *t, ty_status st, const char *text, const char *stage);
 /* Ends those that wait in a queue: the broker drains. */
 void broker_tasks_hand_back(broker *b);
+/* Tells the worker that has it to let go. */
+void broker_task_tell_cancel(broker_task *t);
 /* Ends it without a word to the gateway; a worker that has it is told. */
 void broker_task_cancel(broker *b, broker_task *t);
 broker_task *broker_task_find(broker *b, const broker_gateway *gw, const char *request_id,

@@ -3,6 +3,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/wire/chat_codec.h"
 #include "services/broker/contract.h"
 
 #include <stdio.h>
@@ -342,9 +343,20 @@ static void on_error(broker *b, broker_worker *w, const ty_message *m) {
         ty_warn("worker=%s says %s: %s", hello_of(w)->worker, e->status, e->text);
 }
 
-static void on_chunk(const broker_worker *w, ty_message **m) {
+/* What goes to the gateway is forced on the worker that takes over, so that the stream goes on where it was,
+ * whatever that one would have said.  The gateway has these tokens by then: its messages keep their order. */
+static void on_chunk(broker *b, const broker_worker *w, ty_message **m) {
     broker_task *t = find_task(w, (*m)->env->dispatch);
     if (!t || (*m)->n_frame > 0) return;
+    ty_err err = {0};
+    Tyto__DecodeTask *d = t->m->env->task->decode;
+    ty_status st = d ? ty_chat_codec_force(d, (*m)->env->chunk, &err) : TY_OK;
+    if (st != TY_OK) {
+        broker_task_tell_cancel(t);
+        broker_task_fail(b, t, st == TY_EFORMAT ? TY_EIO : st, err.text, hello_of(w)->stage);
+        return;
+    }
+    t->deaths = 0; /* it moves: what is lost from now on is not its fault */
     broker_peer_tell(&t->gw->peer, *m);
     *m = NULL;
 }
@@ -393,7 +405,7 @@ void broker_worker_message(broker *b, ty_message **m) {
     case TYTO__ENVELOPE__BODY_HEARTBEAT: break;
     case TYTO__ENVELOPE__BODY_RESULT: on_result(b, w, *m); break;
     case TYTO__ENVELOPE__BODY_ERROR: on_error(b, w, *m); break;
-    case TYTO__ENVELOPE__BODY_CHUNK: on_chunk(w, m); break;
+    case TYTO__ENVELOPE__BODY_CHUNK: on_chunk(b, w, m); break;
     case TYTO__ENVELOPE__BODY_CREDIT: on_credit(b, w, (*m)->env->credit); break;
     case TYTO__ENVELOPE__BODY_HANDED_BACK: on_handed_back(b, w, *m); break;
     case TYTO__ENVELOPE__BODY_GOODBYE: remove_worker(b, w, "goodbye", false); break;

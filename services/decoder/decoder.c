@@ -408,20 +408,17 @@ static void fail_batch(decoder *d, const batch *b, ty_status st, const ty_err *e
     }
 }
 
-/* Requests for no tokens need no forward. */
-static void close_empty(decoder *d) {
+/* They need no forward. */
+static void close_complete(decoder *d) {
     for (int i = 0; i < d->n_live; i++)
-        if (d->live[i]->s.max_tokens == 0) {
-            d->live[i]->finish = DECODER_LENGTH;
-            task_succeed(d->live[i]);
-        }
+        if (d->live[i]->complete) task_succeed(d->live[i]);
 }
 
 int decoder_step(decoder *d) {
     d->stepping = true;
     check_deadlines(d);
     admit(d);
-    close_empty(d);
+    close_complete(d);
     batch b = gather(d);
     if (b.n_span > 0) {
         ty_err err = {0};

@@ -57,9 +57,9 @@ typedef struct {
     decoder_finish finish;
     int n_prompt;         /* spliced prompt rows, visual rows included */
     int n_visual;         /* of them visual */
-    int n_cached;         /* prompt rows whose KV was there already */
-    int n_prefilled;      /* rows that were computed before the first token: the others */
-    int n_token;          /* new tokens, the ending eos included */
+    int n_cached;         /* rows of prompt and forced tokens whose KV was there already */
+    int n_prefilled;      /* the others: computed before the first token */
+    int n_token;          /* of the answer, forced ones and the ending eos included */
     const int32_t *token; /* the new tokens; with beams, of the best one.  Borrowed for the call */
     double score;         /* beams: length-penalised score */
     const char *text;
@@ -70,8 +70,9 @@ typedef struct {
     double flops;
 } decoder_result;
 
-/* Callbacks; ctx as given.  on_token: one call per new token in order, with the text that became
- * certain (whole UTF-8 characters; may be empty); with beams there is a single burst at the end.
+/* Callbacks; ctx as given.  on_token: one call per new token in order (forced ones are not new, index counts
+ * them), with the text that became certain (whole UTF-8 characters; may be empty); with beams there is a
+ * single burst at the end.
  * on_done: exactly once per submitted request, st == TY_OK with result, or a failure with text. */
 typedef struct {
     void *ctx;
@@ -82,7 +83,9 @@ typedef struct {
 
 typedef struct {
     const ty_chat_request *request; /* borrowed for the call */
-    const float *visual;            /* [n_visual, rows, D], borrowed for the call (copied) */
+    const int32_t *forced; /* [n_forced] the answer's first tokens, borrowed for the call */
+    int n_forced;          /* the engine goes on behind them; not with beams */
+    const float *visual;   /* [n_visual, rows, D], borrowed for the call (copied) */
     int n_visual, visual_rows;
     int64_t deadline_unix_us; /* 0 = none; passed: TY_ETIMEOUT */
     bool
@@ -92,7 +95,8 @@ typedef struct {
 } decoder_request;
 
 /* Checks, renders, tokenises and queues.  A failure here calls no sink.  *handle names the request
- * for decoder_cancel.  Fails: TY_EINVAL (placeholders do not match the pictures…), TY_ESHAPE (visual
+ * for decoder_cancel.  Fails: TY_EINVAL (placeholders do not match the pictures, forced tokens that cannot be
+ * an answer's beginning…), TY_ESHAPE (visual
  * width), TY_ECONTEXT (prompt + 1 does not fit; the text has both numbers), TY_EOVERLOAD. */
 ty_status decoder_submit(decoder *d, const decoder_request *r, uint64_t *handle, ty_err *err);
 /* on_done comes with TY_ECANCELED, before this returns.  Unknown handles are ignored. */

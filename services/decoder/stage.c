@@ -75,8 +75,10 @@ static Tyto__Chunk *make_chunk(const decoder *d, const decoder_token *t, int ind
 
 static void send_token(void *ctx, const decoder_token *t, int index, const char *text, size_t len) {
     open_job *o = ctx;
-    const Tyto__DecodeTask *task = ty_job_envelope(o->job)->task->decode;
-    bool logprobs = task->sampling && task->sampling->logprobs;
+    const Tyto__Sampling *s = ty_job_envelope(o->job)->task->decode->sampling;
+    bool logprobs = s && s->logprobs;
+    /* A search that starts over elsewhere may find another answer: it goes out whole, in the result. */
+    if (s && s->num_beams > 1) return;
     Tyto__Chunk *c = make_chunk(o->d, t, index, text, len, logprobs);
     o->failed = !c || ty_job_chunk(o->job, c, NULL) != TY_OK;
     if (o->failed) decoder_cancel(o->d, o->handle); /* calls finish: o is gone */
@@ -91,7 +93,7 @@ static Tyto__DecodeResult *make_result(const decoder_result *r) {
     out->finish_reason = strdup(r->finish == DECODER_STOP ? "stop" : "length");
     out->prompt_tokens = (uint32_t)r->n_prompt;
     out->visual_tokens = (uint32_t)r->n_visual;
-    out->cached_tokens = (uint32_t)r->n_cached;
+    out->cached_tokens = (uint32_t)(r->n_cached < r->n_prompt ? r->n_cached : r->n_prompt);
     out->completion_tokens = (uint32_t)r->n_token;
     out->score = r->score;
     out->text = strndup(r->text, r->text_len);
@@ -121,8 +123,12 @@ static void finish(void *ctx, ty_status st, const decoder_result *r, const ty_er
         return;
     }
     ty_job_set_flops(job, r->flops);
-    ty_job_set_decode_timing(job, (uint64_t)r->queue_us, (uint64_t)r->prefill_us,
-                             (uint64_t)r->decode_us, (uint32_t)r->max_batch);
+    ty_job_set_decode_timing(job, &(ty_decode_timing){.queue_us = (uint64_t)r->queue_us,
+                                                      .prefill_us = (uint64_t)r->prefill_us,
+                                                      .decode_us = (uint64_t)r->decode_us,
+                                                      .batch = (uint32_t)r->max_batch,
+                                                      .cached_tokens = (uint32_t)r->n_cached,
+                                                      .prefill_tokens = (uint32_t)r->n_prefilled});
     ty_job_done(job, result);
 }
 
@@ -178,7 +184,14 @@ static ty_status start(decoder *d, ty_job *job, open_job *o, ty_err *err) {
         return ty_fail(err, TY_EFORMAT, "the task for the decoder holds no DecodeTask");
     ty_status st = ty_chat_codec_decode(env->task->decode, &request, err);
     if (st != TY_OK) return st;
+    if (env->task->decode->n_forced > (size_t)decoder_context(d)) {
+        ty_chat_request_clear(&request);
+        return ty_fail(err, TY_EINVAL, "%zu tokens are forced, the context holds %d",
+                       env->task->decode->n_forced, decoder_context(d));
+    }
     decoder_request r = {.request = &request,
+                         .forced = env->task->decode->forced,
+                         .n_forced = (int)env->task->decode->n_forced,
                          .deadline_unix_us = ty_job_deadline_unix_us(job),
                          .sink = {.ctx = o, .on_token = send_token, .on_done = finish}};
     st = take_pictures(d, job, &visual, &r, err);

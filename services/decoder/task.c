@@ -47,9 +47,9 @@ static ty_status fit_context(task *t, const task_env *env, int room, ty_err *err
     return TY_OK;
 }
 
-/* The keys of rows that splice_rows has filled. */
+/* The keys of rows that are filled. */
 static void make_keys(task *t, const splice_pictures *pic) {
-    for (int i = 0; i < t->prompt.n;) {
+    for (int i = 0; i < t->n_row;) {
         const float *v = t->row[i].visual;
         /* A picture's rows stand together, from its first one on; each picture is hashed once. */
         if (v) {
@@ -74,13 +74,15 @@ static ty_status make_rows(task *t, const task_env *env, const decoder_request *
     size_t n = (size_t)pic.n * (size_t)pic.rows * (size_t)pic.width;
     st = check_visual(r->visual, n, err);
     if (st != TY_OK) return st;
-    t->row = malloc((size_t)t->prompt.n * sizeof(*t->row));
-    t->key = malloc((size_t)t->prompt.n * sizeof(*t->key));
+    t->n_row = t->prompt.n + r->n_forced;
+    t->row = malloc((size_t)t->n_row * sizeof(*t->row));
+    t->key = malloc((size_t)t->n_row * sizeof(*t->key));
     t->visual = malloc((n ? n : 1) * sizeof(float));
     if (!t->row || !t->key || !t->visual) return ty_fail(err, TY_ENOMEM, "no memory for a prompt");
     if (n > 0) memcpy(t->visual, r->visual, n * sizeof(float));
     pic.data = t->visual;
     t->n_visual = splice_rows(t->prompt.id, t->prompt.n, &pic, t->row);
+    for (int i = 0; i < r->n_forced; i++) t->row[t->prompt.n + i] = (llama_row){.id = r->forced[i]};
     make_keys(t, &pic);
     return TY_OK;
 }
@@ -102,12 +104,65 @@ static void add_stop(ty_sampling *s, const char *stop) {
     if (stop) snprintf(s->stop[s->n_stop++], TY_STOP_BYTES, "%s", stop);
 }
 
+/* Adds a token to the answer; text[len] became certain with it.  Sets *done at eos, a stop string, or when it is
+ * the last one. */
+static ty_status take_token(task *t, const task_env *env, int32_t id, bool last, bool *done,
+                            const char **text, size_t *len, ty_err *err) {
+    const char *rest = "";
+    size_t rest_len = 0;
+    ty_status st = ty_ids_push(&t->seen, id);
+    if (st == TY_OK) st = answer_push(t->answer, id, text, len);
+    if (st != TY_OK) return ty_fail(err, st, "no memory for the answer");
+    bool eos = id == end_id(t, env);
+    *done = eos || last || answer_stopped(t->answer);
+    if (!*done) return TY_OK;
+    /* Both pieces lie side by side in the answer, which may have moved: hand them out as one. */
+    st = answer_finish(t->answer, &rest, &rest_len);
+    if (st != TY_OK) return ty_fail(err, st, "no memory for the answer");
+    *text = rest - *len;
+    *len += rest_len;
+    t->finish = eos || answer_stopped(t->answer) ? DECODER_STOP : DECODER_LENGTH;
+    return TY_OK;
+}
+
+static ty_status check_forced(const task_env *env, const decoder_request *r, ty_err *err) {
+    if (r->n_forced < 0 || r->n_forced > env->context)
+        return ty_fail(err, TY_EINVAL, "%d tokens are forced, the context holds %d", r->n_forced,
+                       env->context);
+    if (r->n_forced > 0 && r->request->sampling.num_beams > 1)
+        return ty_fail(err, TY_EINVAL, "tokens are forced on a search with %d beams",
+                       r->request->sampling.num_beams);
+    for (int i = 0; i < r->n_forced; i++)
+        if (r->forced[i] < 0 || r->forced[i] >= env->n_vocab)
+            return ty_fail(err, TY_EINVAL, "forced token %d is %d, the vocabulary has %d", i,
+                           r->forced[i], env->n_vocab);
+    return TY_OK;
+}
+
+/* The answer as if it had got so far here. */
+static ty_status replay(task *t, const task_env *env, const decoder_request *r, ty_err *err) {
+    const char *text;
+    size_t len;
+    t->complete = t->s.max_tokens == 0;
+    t->finish = DECODER_LENGTH;
+    for (int i = 0; i < r->n_forced; i++) {
+        if (t->complete)
+            return ty_fail(err, TY_EINVAL, "%d tokens are forced, but the answer ends after %d",
+                           r->n_forced, i);
+        ty_status st = take_token(t, env, r->forced[i], t->seen.n >= t->s.max_tokens, &t->complete,
+                                  &text, &len, err);
+        if (st != TY_OK) return st;
+    }
+    return TY_OK;
+}
+
 static ty_status start(task *t, const task_env *env, const decoder_request *r, int room,
                        ty_err *err) {
     int rows = r->n_visual > 0 ? r->visual_rows : env->visual_rows, n_placeholder = 0;
     if (r->n_visual < 0 || (r->n_visual > 0 && (r->visual_rows < 1 || !r->visual)))
         return ty_fail(err, TY_EINVAL, "%d pictures of %d rows", r->n_visual, r->visual_rows);
     ty_status st = ty_sampling_check(&t->s, NULL, err);
+    if (st == TY_OK) st = check_forced(env, r, err);
     if (st == TY_OK) st = tokenize(t, env, r, rows > 0 ? rows : 1, &n_placeholder, err);
     if (st == TY_OK) add_stop(&t->s, ty_prompt_stop(env->form, r->request));
     if (st == TY_OK) st = make_rows(t, env, r, n_placeholder, err);
@@ -120,6 +175,7 @@ static ty_status start(task *t, const task_env *env, const decoder_request *r, i
     st = answer_create(&t->answer, env->tokenizer, &t->s, err);
     if (st == TY_OK && t->s.num_beams > 1 && t->s.max_tokens > 0)
         st = ty_beam_create(&t->beam, &t->s, env->n_vocab, bos, end_id(t, env), err);
+    if (st == TY_OK) st = replay(t, env, r, err);
     return st;
 }
 
@@ -164,7 +220,7 @@ void task_destroy(task **tt, kv_pool *kv) {
 /* ---- the prefix index ---- */
 
 void task_reuse(task *t, prefix_index *x) {
-    t->n_done = t->n_cached = prefix_match(x, t->key, t->prompt.n - 1, &t->seq[0]);
+    t->n_done = t->n_cached = prefix_match(x, t->key, t->n_row - 1, &t->seq[0]);
 }
 
 void task_share_prompt(task *t, prefix_index *x) {
@@ -175,11 +231,11 @@ void task_leave(task *t, prefix_index *x) {
     int n = t->seq[0].len;
     /* Beams part ways behind the prompt, which is shared already. */
     if (t->s.num_beams > 1 || n == 0) return;
-    if (n > t->prompt.n) {
+    if (n > t->n_row) {
         prefix_key *key = realloc(t->key, (size_t)n * sizeof(*key));
         if (!key) return; /* it is known as far as it was shared */
         t->key = key;
-        for (int i = t->prompt.n; i < n; i++)
+        for (int i = t->n_row; i < n; i++)
             key[i] = prefix_key_token(t->seen.id[1 + i - t->prompt.n]);
     }
     prefix_insert(x, t->key, n, &t->seq[0]);
@@ -188,7 +244,7 @@ void task_leave(task *t, prefix_index *x) {
 /* ---- what it wants computed ---- */
 
 int task_prefill_span(task *t, int most, llama_span *span) {
-    int left = t->prompt.n - t->n_done, n = left < most ? left : most;
+    int left = t->n_row - t->n_done, n = left < most ? left : most;
     *span = (llama_span){
         .seq = &t->seq[0], .row = t->row + t->n_done, .n = n, .n_logits = n == left ? 1 : 0};
     t->n_done += n;
@@ -219,25 +275,14 @@ static void fill_logprobs(const task *t, const float *logits, int V, ty_candidat
     tok->n_top = n < TY_LOGPROBS_MAX ? n : TY_LOGPROBS_MAX;
 }
 
-/* Adds a token to the answer and tells the sink.  Sets *done at eos, a stop string, or when `last`. */
+/* Adds a token to the answer and tells the sink.  Sets *done as take_token does. */
 static ty_status deliver(task *t, const task_env *env, decoder_token *tok, bool last, bool *done,
                          ty_err *err) {
-    const char *text = "", *rest = "";
-    size_t len = 0, rest_len = 0;
+    const char *text = "";
+    size_t len = 0;
     int index = t->seen.n - 1;
-    ty_status st = ty_ids_push(&t->seen, tok->id);
-    if (st == TY_OK) st = answer_push(t->answer, tok->id, &text, &len);
-    if (st != TY_OK) return ty_fail(err, st, "no memory for the answer");
-    bool eos = tok->id == end_id(t, env);
-    *done = eos || last || answer_stopped(t->answer);
-    if (*done) {
-        /* Both pieces lie side by side in the answer, which may have moved: hand them out as one. */
-        st = answer_finish(t->answer, &rest, &rest_len);
-        if (st != TY_OK) return ty_fail(err, st, "no memory for the answer");
-        text = rest - len;
-        len += rest_len;
-        t->finish = eos || answer_stopped(t->answer) ? DECODER_STOP : DECODER_LENGTH;
-    }
+    ty_status st = take_token(t, env, tok->id, last, done, &text, &len, err);
+    if (st != TY_OK) return st;
     if (t->sink.on_token) t->sink.on_token(t->sink.ctx, tok, index, len ? text : "", len);
     return TY_OK;
 }

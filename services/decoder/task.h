@@ -35,10 +35,11 @@ struct task {
 
     ty_ids prompt;   /* one id a row; a picture's rows have the form's image id */
     float *visual;   /* copy of the pictures' rows */
-    llama_row *row;  /* [prompt.n] */
-    prefix_key *key; /* [prompt.n] what each row is */
+    int n_row;       /* of the prompt and the forced tokens: what is prefilled */
+    llama_row *row;  /* [n_row] */
+    prefix_key *key; /* [n_row] what each row is */
     int n_visual;    /* rows that are visual */
-    int n_done;      /* prompt rows in the KV cache */
+    int n_done;      /* rows in the KV cache */
     int n_cached;    /* of them found there */
     int pages;       /* most KV pages it can hold at once */
 
@@ -49,6 +50,8 @@ struct task {
     ty_beam *beam; /* NULL with one beam */
     ty_ids seen;   /* bos and the new tokens: what repetition rules look at (NOTES §8) */
     answer *answer;
+    bool
+        complete; /* there is nothing to compute: no tokens are wanted, or the forced ones are all */
     decoder_finish finish;
     double score;
 
@@ -58,22 +61,22 @@ struct task {
     double flops;
 };
 
-/* Renders, tokenises and checks the prompt: everything that decoder_submit can refuse.  The prompt
- * may fill the context up to `room` positions short of it.  Fails as decoder_submit says. */
+/* Renders, tokenises and checks the prompt, replays the forced tokens: everything that decoder_submit can
+ * refuse.  The prompt may fill the context up to `room` positions short of it.  Fails as decoder_submit says. */
 ty_status task_create(task **out, const task_env *env, const decoder_request *r, int room,
                       ty_err *err);
 void task_destroy(task **t, kv_pool *kv);
 /* Gives its KV pages back. */
 void task_release(task *t, kv_pool *kv);
 
-/* The prefix index: finds the beginning of the prompt, before its first span; leaves there what is computed of
- * the prompt so far (whole pages), or, before its pages are given back, all that is.  At least one row
- * of a prompt is always computed, for its logits. */
+/* The prefix index: finds the beginning of its rows, before the first span; leaves there what is computed of
+ * them so far (whole pages), or, before the pages are given back, all that is.  At least one row is always
+ * computed, for its logits. */
 void task_reuse(task *t, prefix_index *x);
 void task_share_prompt(task *t, prefix_index *x);
 void task_leave(task *t, prefix_index *x);
 
-/* The next rows of the prompt (at most `most`), or the row of each live sequence, as spans (room for
+/* The next rows to prefill (at most `most`), or the row of each live sequence, as spans (room for
  * num_beams).  Returns the number of spans. */
 int task_prefill_span(task *t, int most, llama_span *span);
 int task_decode_spans(task *t, llama_span *span);

@@ -4,8 +4,8 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/store/token_cache.h"
+#include "common/wire/chat_codec.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +26,9 @@ typedef struct {
     ty_message *result; /* pictures: holds the visual tokens */
     int same_as;        /* an earlier part with the same picture, or -1 */
     int link, sends;
+    int tries;                    /* sends since its answer moved last, that one included */
     uint32_t generation, attempt; /* of the last send; the highest seen */
+    uint32_t attempt_moved;       /* the one before that in which its answer moved last */
     int64_t due_us, heard_us;
     ty_status why; /* of the last failure, for the last word */
     char why_text[sizeof((ty_err){0}.text)], why_stage[32];
@@ -36,8 +38,7 @@ struct ask {
     char *id;
     ask_options opt;
     part *part;
-    int n_pictures;   /* parts are one more */
-    uint32_t n_token; /* given to the sink */
+    int n_pictures; /* parts are one more */
     bool finished;
 };
 
@@ -249,6 +250,7 @@ static void send_part(ask *a, int i) {
         p->state = SENT;
         p->link = link;
         p->sends++;
+        p->tries++;
         p->generation++;
         p->attempt = attempt;
         p->heard_us = ty_now_us();
@@ -264,7 +266,7 @@ static void send_part(ask *a, int i) {
 static void again(ask *a, int i, ty_status st, const char *stage, const char *text) {
     part *p = &a->part[i];
     note(p, st, stage, text);
-    if (p->sends >= a->opt.max_sends) {
+    if (p->tries >= a->opt.max_sends) {
         char all[640];
         snprintf(all, sizeof(all), "%s (sent %d times)", text, p->sends);
         fail(a, i, st, stage, all);
@@ -274,7 +276,7 @@ static void again(ask *a, int i, ty_status st, const char *stage, const char *te
             ty_status_name(st), stage, text);
     p->state = DUE;
     p->due_us = ty_now_us() + (st == TY_EUNAVAILABLE || st == TY_EOVERLOAD
-                                   ? (int64_t)BACKOFF_US << (2 * (p->sends - 1))
+                                   ? (int64_t)BACKOFF_US << (2 * (p->tries - 1))
                                    : 0);
     a->opt.sink.on_event(a->opt.sink.ctx, ASK_RESENT, stage);
 }
@@ -413,21 +415,27 @@ static void on_decoded(ask *a, const ty_message *m) {
     a->opt.sink.on_done(a->opt.sink.ctx, r);
 }
 
+/* The tokens become part of what is sent again: whoever takes over goes on behind them. */
 static void on_chunk(ask *a, const Tyto__Chunk *c) {
-    if (c->first > a->n_token) {
-        char text[128];
-        snprintf(text, sizeof(text), "tokens %" PRIu32 " to %" PRIu32 " of the answer were lost",
-                 a->n_token, c->first - 1);
+    part *p = decode_part(a);
+    Tyto__DecodeTask *d = p->task->env->task->decode;
+    size_t had = d->n_forced;
+    ty_err err = {0};
+    ty_status st = ty_chat_codec_force(d, c, &err);
+    if (st == TY_EFORMAT) {
         send_cancel(a, a->n_pictures);
-        again(a, a->n_pictures, TY_EIO, "decoder", text);
+        again(a, a->n_pictures, TY_EIO, "decoder", err.text);
         send_due(a);
         return;
     }
-    for (size_t i = 0; i < c->n_tokens && !a->finished; i++) {
-        if (c->first + i < a->n_token) continue;
-        a->n_token++;
-        a->opt.sink.on_token(a->opt.sink.ctx, c->tokens[i]);
+    if (st != TY_OK) {
+        fail(a, a->n_pictures, st, "", err.text);
+        return;
     }
+    p->tries = 1;
+    p->attempt_moved = p->attempt - 1;
+    for (size_t i = had - c->first; i < c->n_tokens && !a->finished; i++)
+        a->opt.sink.on_token(a->opt.sink.ctx, c->tokens[i]);
 }
 
 static void on_error(ask *a, int i, const Tyto__Error *e) {
@@ -436,7 +444,8 @@ static void on_error(ask *a, int i, const Tyto__Error *e) {
     a->part[i].state = DONE; /* nothing is left there to cancel */
     /* A deadline that passed on the way is the request's: another try has no time either.  And what
      * broke so many workers is not given to more of them. */
-    bool poison = st == TY_EINTERNAL && a->part[i].attempt >= POISON_ATTEMPTS;
+    bool poison =
+        st == TY_EINTERNAL && a->part[i].attempt - a->part[i].attempt_moved >= POISON_ATTEMPTS;
     if (ty_status_transient(st) && st != TY_ETIMEOUT && !poison) {
         again(a, i, st, e->stage, e->text);
         send_due(a);

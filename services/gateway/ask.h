@@ -10,9 +10,11 @@
  *
  * A part that does not come back is sent again with generation + 1 and attempt = the highest seen + 1: when
  * its broker was lost, when it failed for a transient cause, when nothing was heard of it for
- * part_timeout_us; at most max_sends times, and never after the deadline.  What comes from an older
- * generation is dropped.  A decoder that starts anew begins at token 0 again; tokens already given are
- * dropped by their index, so the sink sees each once (answers are deterministic).
+ * part_timeout_us; at most max_sends times without a new token, and never after the deadline.  What comes
+ * from an older generation is dropped.  A decode task that is sent again forces the tokens that the sink has
+ * on its decoder (the broker does the same when it dispatches anew), and the indices in chunks
+ * show a gap; so the sink sees each token once, whoever computes it.  Beams start over: they give no token
+ * before the end.
  *
  * The owner calls ask_tick now and then, and destroys the ask when ask_finished says so (not from
  * inside a sink function).  One thread.

@@ -222,6 +222,7 @@ static Tyto__DecodeResult *dup_result(const Tyto__DecodeResult *r) {
 
 static void on_done(void *ctx, const Tyto__DecodeResult *r) {
     chat *c = ctx;
+    if (!c->receipt.first_token_us) on_first_token(c); /* beams give all at once */
     count_answer(c, r);
     if (c->stream && (!start_stream(c) || !stream_rest(c, r))) return;
     c->receipt.decoded_us = ty_now_us();

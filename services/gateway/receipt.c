@@ -47,6 +47,8 @@ static json_t *stage_json(const Tyto__Timing *t, int picture) {
     if (t->prefill_us || t->decode_us) {
         set(o, "prefill_ms", ms((double)t->prefill_us));
         set(o, "decode_ms", ms((double)t->decode_us));
+        set(o, "cached_tokens", json_integer(t->cached_tokens));
+        set(o, "prefill_tokens", json_integer(t->prefill_tokens));
     }
     set(o, "bytes_in", json_integer((json_int_t)t->bytes_in));
     set(o, "bytes_out", json_integer((json_int_t)t->bytes_out));

@@ -65,7 +65,8 @@ static void submit(void *ctx, ty_job *j) {
         ty_job_fail(j, TY_EOVERLOAD, "full");
         return;
     }
-    s->given[s->n] = 0;
+    const Tyto__DecodeTask *d = ty_job_envelope(j)->task->decode;
+    s->given[s->n] = d ? (int)d->n_forced : 0;
     s->job[s->n++] = j;
 }
 
@@ -91,7 +92,7 @@ static void end_stream(ty_job *j, int tokens, int rows) {
     Tyto__DecodeResult *r = ty_pb_new(&tyto__decode_result__descriptor);
     ty_pb_set_str(&r->finish_reason, "stop");
     r->completion_tokens = (uint32_t)tokens;
-    ty_job_set_decode_timing(j, 1, 20, 300, (uint32_t)rows);
+    ty_job_set_decode_timing(j, &(ty_decode_timing){1, 20, 300, (uint32_t)rows, 0, 1});
     ty_job_done(j, r);
 }
 

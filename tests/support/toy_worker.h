@@ -1,5 +1,5 @@
 /*
- * toy_worker.h - a stage for the tests of the wire: it adds 1 to every float, or streams numbers.
+ * toy_worker.h - a stage for the tests of the wire: it adds 1 to every float, or streams numbers (behind the forced ones).
  *
  * A test program runs itself again as a worker process (test_toy_spawn); its main begins with
  *     if (test_toy_is_asked(argc, argv)) return test_toy_main(argc, argv);

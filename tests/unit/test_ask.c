@@ -147,6 +147,7 @@ static void give_chunk(ask *a, world *w, int s, int first, const char *letters) 
     for (; *letters; letters++) {
         Tyto__TokenInfo *t = ty_pb_new(&tyto__token_info__descriptor);
         char one[2] = {*letters, '\0'};
+        t->id = *letters;
         assert_int_equal(ty_pb_set_str(&t->text, one), TY_OK);
         assert_int_equal(ty_pb_append(&c->tokens, &c->n_tokens, t), TY_OK);
     }
@@ -296,7 +297,12 @@ static void ask_sends_again_when_the_broker_is_lost(void **state) {
     give_chunk(a, &w, 0, 2, "x"); /* the old one's: late */
     give_done(a, &w, 0);
     assert_int_equal(w.late, 2);
-    give_chunk(a, &w, 1, 0, "a"); /* begins anew: nothing repeats */
+    const Tyto__DecodeTask *d = env(&w, 1)->task->decode;
+    assert_int_equal(d->n_forced, 2); /* what the sink has */
+    assert_int_equal(d->forced[0], 'a');
+    assert_int_equal(d->forced[1], 'b');
+    assert_int_equal(env(&w, 0)->task->decode->n_forced, 0);
+    give_chunk(a, &w, 1, 1, "b"); /* nothing repeats */
     give_chunk(a, &w, 1, 1, "bcd");
     give_done(a, &w, 1);
     assert_string_equal(w.text, "abcd");
@@ -349,6 +355,25 @@ static void ask_gives_up_after_its_sends(void **state) {
     assert_int_equal(w.resent, 2);
     assert_int_equal(w.failed, TY_ENOMEM);
     assert_non_null(strstr(w.fail_text, "sent 3 times"));
+    end(&w, &a);
+}
+
+static void ask_goes_on_as_long_as_its_answer_moves(void **state) {
+    (void)state;
+    world w = {0};
+    ask *a = start(&w, 0, NULL, 10000000, 10000000);
+    for (int i = 0; i < 8; i++) {
+        give_chunk(a, &w, i, i, (char[2]){(char)('a' + i), '\0'});
+        give_error(a, &w, i, i % 2 ? TY_EINTERNAL : TY_EIO,
+                   "decoder"); /* attempt 4 and more: not poison */
+        assert_int_equal(w.n_sent, i + 2);
+        assert_int_equal(env(&w, i + 1)->task->decode->n_forced, i + 1);
+    }
+    give_error(a, &w, 8, TY_EIO, "decoder");
+    assert_int_equal(w.n_sent, 10);
+    give_error(a, &w, 9, TY_EIO, "decoder"); /* three sends without a token */
+    assert_int_equal(w.failed, TY_EIO);
+    assert_string_equal(w.text, "abcdefgh");
     end(&w, &a);
 }
 
@@ -425,6 +450,7 @@ int main(void) {
         cmocka_unit_test(ask_counts_attempts_on_from_the_highest_seen),
         cmocka_unit_test(ask_fails_at_once_for_lasting_causes),
         cmocka_unit_test(ask_gives_up_after_its_sends),
+        cmocka_unit_test(ask_goes_on_as_long_as_its_answer_moves),
         cmocka_unit_test(ask_blames_a_task_that_broke_three_workers),
         cmocka_unit_test(ask_sends_again_what_is_not_heard_of),
         cmocka_unit_test(ask_fails_at_its_deadline),
