@@ -45,17 +45,20 @@ static int make_model(void **state) {
 
 typedef struct {
     const char *text, *picture;
+    int max_tokens;
 } question;
 
-static const question kinds[KINDS] = {{"What is in this picture?", "photo_47.jpg"},
-                                      {"Describe it.", "photo_9.jpg"},
-                                      {"Hello", NULL},
-                                      {"How many?", "photo_48.jpg"},
-                                      {"Tell me a story.", NULL}};
+/* Stories are long: they are in their middle when the first answers have come, and a decoder dies. */
+static const question kinds[KINDS] = {{"What is in this picture?", "photo_47.jpg", 24},
+                                      {"Describe it.", "photo_9.jpg", 24},
+                                      {"Hello", NULL, 24},
+                                      {"How many?", "photo_48.jpg", 24},
+                                      {"Tell me a story.", NULL, 300}};
 
 static char *request_of(const question *k, bool stream) {
-    const char *more = stream ? "\"max_tokens\": 24, \"ignore_eos\": true, \"stream\": true"
-                              : "\"max_tokens\": 24, \"ignore_eos\": true";
+    char more[96];
+    snprintf(more, sizeof(more), "\"max_tokens\": %d, \"ignore_eos\": true%s", k->max_tokens,
+             stream ? ", \"stream\": true" : "");
     const char *path = k->picture ? test_path("%s/images/%s", test_golden_dir(), k->picture) : NULL;
     return test_request("slow", k->text, path, more);
 }
