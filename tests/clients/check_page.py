@@ -168,8 +168,8 @@ def main():
     with open(rubbish, "wb") as f:
         f.write(open(PICTURE, "rb").read()[:2000])
     driver = browser(1280, 860)
+    page = Page(driver)
     try:
-        page = Page(driver)
         texts = conversation(page)
         note = page.one("#list-note").text
         kept = "keeps no conversations" not in note
@@ -183,6 +183,10 @@ def main():
         # Chromium logs every refused request; those are checked above.
         bad = [e for e in driver.get_log("browser") if e["level"] == "SEVERE" and "the server responded with a status of 4" not in e["message"]]
         check(not bad, f"the browser's console has no errors {bad or ''}")
+    except Exception:
+        page.shot("failure")
+        print(driver.get_log("browser"), file=sys.stderr)
+        raise
     finally:
         driver.quit()
         os.unlink(rubbish)

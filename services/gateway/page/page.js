@@ -163,7 +163,8 @@ function waterfall(t) {
     starts[who] = x;
     row.insertCell().append(bar);
     row.insertCell().textContent = ms(sum);
-    row.insertCell().textContent = (s.worker || "") + (s.batch > 1 ? ` ×${s.batch}` : "") + (s.attempt > 1 ? ` try ${s.attempt}` : "");
+    row.insertCell().textContent = (s.worker || "") + (s.batch > 1 ? ` ×${s.batch}` : "") + (s.attempt > 1 ? ` try ${s.attempt}` : "")
+      + (s.cache === "hit" ? " from the cache" : "");
   }
   const legend = document.createElement("div");
   legend.className = "key";
@@ -313,7 +314,7 @@ async function answer() {
 
 function ask(event) {
   event?.preventDefault();
-  if (state.abort) return;
+  if (state.abort || state.turns.at(-1)?.busy) return;
   const text = $("question").value.trim();
   if (!text && state.pictures.length === 0) return;
   state.turns = state.turns.filter((t) => !t.notice);
@@ -327,22 +328,27 @@ function ask(event) {
 
 // Another answer to the last question.  A kept conversation is forked before it, so nothing is lost.
 async function regenerate() {
-  if (state.abort) return;
-  const last = state.turns.pop();
+  const turns = state.turns, last = turns.at(-1);
+  if (state.abort || last.busy) return;
+  last.busy = true;
+  redraw(last);
   if (last.kept) {
-    const kept = state.turns.filter((t) => t.kept);
+    const kept = turns.filter((t) => t.kept && t !== last);
     try {
       const reply = await call(`/v1/conversations/${state.conversation}/fork`, {
         method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ turns: kept.length - 1 }),
       });
-      state.conversation = (await reply.json()).id;
+      const { id } = await reply.json();
+      if (state.turns !== turns) return; // another conversation was opened meanwhile
+      state.conversation = id;
       kept.at(-1).kept = false;
     } catch (e) {
-      state.turns.push({ ...last, error: e });
-      drawTurns();
+      Object.assign(last, { busy: false, error: e });
+      redraw(last);
       return;
     }
   }
+  turns.pop();
   answer();
 }
 
