@@ -91,7 +91,7 @@ static void set_gauges(gateway *g) {
         ty_metric_set(m->broker_up, broker_link_up(g->link[i]),
                       TY_LABELS(broker_link_endpoint(g->link[i])));
         for (size_t k = 0; w && k < w->n_pipelines; k++)
-            gateway_metrics_pipeline(m, w->pipelines[k]);
+            gateway_metrics_pipeline(m, broker_link_endpoint(g->link[i]), w->pipelines[k]);
     }
 }
 

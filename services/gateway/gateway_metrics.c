@@ -75,12 +75,12 @@ static void make_states(gateway_metrics *m) {
     m->pipeline_ready =
         ty_metrics_gauge(r, "tyto_gateway_pipeline_ready",
                          "1 when every stage of the pipeline has a worker.", "model");
-    m->stage_workers = ty_metrics_gauge(r, "tyto_stage_workers",
-                                        "Workers of a stage, as the broker says.", "model,stage");
-    m->stage_queued =
-        ty_metrics_gauge(r, "tyto_stage_queued", "Tasks that wait in the broker.", "model,stage");
+    m->stage_workers = ty_metrics_gauge(
+        r, "tyto_stage_workers", "Workers of a stage, as each broker says.", "model,stage,broker");
+    m->stage_queued = ty_metrics_gauge(r, "tyto_stage_queued", "Tasks that wait in a broker.",
+                                       "model,stage,broker");
     m->stage_in_flight = ty_metrics_gauge(r, "tyto_stage_in_flight",
-                                          "Tasks that are with the workers.", "model,stage");
+                                          "Tasks that are with the workers.", "model,stage,broker");
 }
 
 ty_status gateway_metrics_init(gateway_metrics *m) {
@@ -134,11 +134,13 @@ void gateway_metrics_part(gateway_metrics *m, const Tyto__Envelope *e) {
     for (size_t i = 0; i < e->n_timings; i++) part_hop(m, e->timings[i]);
 }
 
-void gateway_metrics_pipeline(gateway_metrics *m, const Tyto__PipelineState *p) {
+void gateway_metrics_pipeline(gateway_metrics *m, const char *broker,
+                              const Tyto__PipelineState *p) {
     for (size_t i = 0; i < p->n_stages; i++) {
         const Tyto__StageState *s = p->stages[i];
-        ty_metric_add(m->stage_workers, s->workers, TY_LABELS(p->name, s->stage));
-        ty_metric_add(m->stage_queued, s->queued, TY_LABELS(p->name, s->stage));
-        ty_metric_add(m->stage_in_flight, s->in_flight, TY_LABELS(p->name, s->stage));
+        const char *const labels[] = {p->name, s->stage, broker};
+        ty_metric_set(m->stage_workers, s->workers, labels);
+        ty_metric_set(m->stage_queued, s->queued, labels);
+        ty_metric_set(m->stage_in_flight, s->in_flight, labels);
     }
 }

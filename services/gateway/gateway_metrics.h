@@ -21,7 +21,7 @@ void gateway_metrics_clear(gateway_metrics *m);
 void gateway_metrics_part(gateway_metrics *m, const Tyto__Envelope *e);
 /* A question of the gateway's own to the cache that found nothing: miss or error. */
 void gateway_metrics_lookup(gateway_metrics *m, Tyto__CacheUse use);
-/* The broker's word on a pipeline. */
-void gateway_metrics_pipeline(gateway_metrics *m, const Tyto__PipelineState *p);
+/* A broker's word on a pipeline; broker: its endpoint. */
+void gateway_metrics_pipeline(gateway_metrics *m, const char *broker, const Tyto__PipelineState *p);
 
 #endif
