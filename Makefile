@@ -25,7 +25,8 @@ CFLAGS  := $(STD) $(WARN) -ffp-contract=off $(OPT.$(MODE)) $(SAN.$(SAN)) $(if $(
 HARDEN_LD.release := -pie -Wl,-z,relro,-z,now
 LDFLAGS := $(SAN.$(SAN)) $(if $(SAN),,$(HARDEN_LD.$(MODE))) -pthread $(EXTRA_LDFLAGS)
 # OpenBLAS is not here: it is opened at run time, once its core type is known (common/math/blas.c).
-LDLIBS  := -lzmq -lprotobuf-c -levent -ljansson -lxxhash -lcrypto -lhiredis -ljpeg -lpng -lwebp -lz -ldl -lm
+# A program is loaded with what it uses alone.
+LDLIBS  := -Wl,--as-needed -lzmq -lprotobuf-c -levent -ljansson -lxxhash -lcrypto -lhiredis -lcurl -ljpeg -lpng -lwebp -lz -ldl -lm
 
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
 KERNELS.x86_64 := avx2 avx512 avx512vnni

@@ -20,8 +20,6 @@
 #include <string.h>
 #include <time.h>
 
-enum { PICTURE_MAX_BYTES = 64 << 20 };
-
 static chat *chat_create(gateway *g, http_call *call) {
     chat *c = calloc(1, sizeof(*c));
     if (!c) return NULL;
@@ -93,7 +91,14 @@ static ty_status read_request(chat *c, const char *body, size_t len, char *param
 
 static ty_status read_url(chat *c, gathered *p, const char *text, char *param, ty_err *err) {
     lift_url u = lift_find(&c->lift, text);
-    ty_status st = data_url_decode(u.bytes, u.len, PICTURE_MAX_BYTES, &p->bytes, &p->size, err);
+    ty_status st;
+    if (c->g->fetch && fetch_is_address(u.bytes, u.len)) {
+        st = fetch_check(c->g->fetch, text, err);
+        p->address = st == TY_OK ? strdup(text) : NULL;
+        if (st == TY_OK && !p->address) st = ty_fail(err, TY_ENOMEM, "no memory for the pictures");
+    } else {
+        st = data_url_decode(u.bytes, u.len, GATEWAY_PICTURE_MAX_BYTES, &p->bytes, &p->size, err);
+    }
     if (st == TY_OK) return st;
     snprintf(param, CHAT_PARAM_MAX, "%s.image_url.url", p->param);
     ty_err_context(err, "%s", p->param);
@@ -118,7 +123,7 @@ static ty_status read_pictures(chat *c, char *param, ty_err *err) {
             }
             ty_status st = read_url(c, p, part->text ? part->text : "", param, err);
             if (st != TY_OK) return st;
-            if (*r->conversation) ty_sha256_hex(p->bytes, p->size, p->sha256);
+            if (*r->conversation && p->bytes) ty_sha256_hex(p->bytes, p->size, p->sha256);
         }
     }
     return TY_OK;
@@ -260,7 +265,14 @@ static void fail_picture(chat *c, int failed, ty_status st, const char *text) {
         fail(c, st, text, NULL);
         return;
     }
-    api_error_store(&e, st, "file", text, c->picture[failed].param);
+    const gathered *p = &c->picture[failed];
+    if (p->address) {
+        char param[CHAT_PARAM_MAX];
+        snprintf(param, sizeof(param), "%s.image_url.url", p->param);
+        api_error_address(&e, st, text, param);
+    } else {
+        api_error_store(&e, st, "file", text, p->param);
+    }
     chat_fail(c, &e);
 }
 
@@ -284,7 +296,7 @@ static void collect(chat *c) {
     gather_options o = {.redis = c->g->redis,
                         .policy = &c->g->store_policy,
                         .owner = c->owner,
-                        .max_bytes = PICTURE_MAX_BYTES};
+                        .fetch = c->g->fetch};
     ty_status st =
         gather_create(&c->gather, &o, c->picture, c->n_pictures, on_gathered, c, &failed, &err);
     if (st != TY_OK)
@@ -420,6 +432,12 @@ void api_chat(void *ctx, http_call *call) {
     }
     if (*c->request.model && !take_model(c, c->request.model)) return;
     st = read_pictures(c, param, &err);
+    if (st == TY_EAUTH) {
+        api_error e;
+        api_error_address(&e, st, err.text, param);
+        chat_fail(c, &e);
+        return;
+    }
     if (st != TY_OK) {
         fail(c, st, err.text, param);
         return;

@@ -82,6 +82,18 @@ void api_error_set(api_error *e, ty_status st, const char *stage, const char *te
              r->remedy ? r->remedy : "");
 }
 
+void api_error_address(api_error *e, ty_status st, const char *text, const char *param) {
+    if (st == TY_EAUTH)
+        api_error_make(e, 400, "image_url_refused", param, "%s", text);
+    else if (st == TY_EIO || st == TY_ETIMEOUT)
+        api_error_make(e, 400, "image_url_failed", param, "%s. Remedy: send the picture itself",
+                       text);
+    else if (st == TY_ELIMIT)
+        api_error_make(e, 400, "image_too_large", param, "%s", text);
+    else
+        api_error_set(e, st, "", text, param);
+}
+
 void api_error_no_store(api_error *e, const char *param) {
     api_error_make(e, 501, "no_store", param,
                    "This server keeps no conversations and files: it runs without Redis. Remedy: "

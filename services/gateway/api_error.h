@@ -26,6 +26,8 @@ void api_error_set(api_error *e, ty_status st, const char *stage, const char *te
  * conversation_not_found. */
 void api_error_store(api_error *e, ty_status st, const char *what, const char *text,
                      const char *param);
+/* From a picture that was to be fetched from an address (fetch.h): the client's to mend. */
+void api_error_address(api_error *e, ty_status st, const char *text, const char *param);
 /* 501: there is no store; param may be NULL. */
 void api_error_no_store(api_error *e, const char *param);
 /* One that no ty_status names: 404 model_not_found, 405, 413... */

@@ -474,6 +474,17 @@ static ty_status connect_cache(gateway *g, ty_err *err) {
     return st;
 }
 
+static ty_status start_fetch(gateway *g, ty_err *err) {
+    if (!g->opt.image_hosts || !*g->opt.image_hosts) return TY_OK;
+    fetch_options o = {.hosts = g->opt.image_hosts,
+                       .allow_private = g->opt.image_private,
+                       .max_bytes = GATEWAY_PICTURE_MAX_BYTES,
+                       .timeout_ms = g->opt.image_timeout_s * 1000};
+    ty_status st = fetch_create(&g->fetch, g->base, &o, err);
+    if (st != TY_OK) ty_err_context(err, "--image-hosts");
+    return st;
+}
+
 static ty_status make_events(gateway *g, ty_err *err) {
     struct timeval tick = {.tv_usec = TICK_MS * 1000};
     g->tick = event_new(g->base, -1, EV_PERSIST, on_tick, g);
@@ -511,6 +522,7 @@ ty_status gateway_create(gateway **out, const gateway_options *opt, ty_err *err)
     if (st == TY_OK) st = make_events(g, err);
     if (st == TY_OK) st = connect_brokers(g, err);
     if (st == TY_OK) st = connect_store(g, err);
+    if (st == TY_OK) st = start_fetch(g, err);
     if (st == TY_OK) st = connect_cache(g, err);
     if (st == TY_OK) st = listen_http(g, err);
     if (st == TY_OK) st = write_port(g, err);
@@ -538,6 +550,7 @@ void gateway_destroy(gateway **gp) {
     for (int i = 0; i < g->n_ask; i++) ask_destroy(&g->ask[i]);
     free(g->ask);
     ty_redis_async_destroy(&g->redis);
+    fetch_destroy(&g->fetch);
     lookup_destroy(&g->lookup);
     for (int i = 0; i < g->n_link; i++) broker_link_destroy(&g->link[i]);
     if (g->tick) event_free(g->tick);

@@ -11,10 +11,13 @@
 #include "services/gateway/ask.h"
 #include "services/gateway/auth.h"
 #include "services/gateway/broker_link.h"
+#include "services/gateway/fetch.h"
 #include "services/gateway/gateway_metrics.h"
 #include "services/gateway/http.h"
 #include "services/gateway/lookup.h"
 #include "common/store/redis_async.h"
+
+enum { GATEWAY_PICTURE_MAX_BYTES = 64 << 20 };
 
 typedef struct {
     const char *name;      /* "gateway.0", stable over restarts */
@@ -32,7 +35,10 @@ typedef struct {
     int max_body_mb;
     int max_in_flight;
     int drain_s;
-    const char *redis_url; /* the store of conversations; NULL, "", "none": there is none */
+    const char *redis_url;   /* the store of conversations; NULL, "", "none": there is none */
+    const char *image_hosts; /* whose pictures are fetched; NULL or "": nobody's */
+    bool image_private;      /* at addresses that are not public, too */
+    int image_timeout_s;
     int conversation_ttl_s, owner_max_mb, owner_max_conversations;
 } gateway_options;
 
@@ -55,6 +61,7 @@ typedef struct {
     auth *auth;
     http_server *http;
     ty_redis_async *redis; /* NULL: no conversations */
+    fetch *fetch;          /* NULL: no pictures from addresses */
     ty_store_policy store_policy;
     broker_link *link[TY_ENDPOINTS_MAX];
     int n_link;

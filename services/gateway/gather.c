@@ -9,6 +9,7 @@ typedef struct {
     gather *owner;
     int picture;
     ty_redis_sent *sent;
+    fetch_job *job;
 } want;
 
 struct gather {
@@ -53,6 +54,15 @@ static ty_status copy_twins(gather *g, ty_err *err) {
     return TY_OK;
 }
 
+/* One more is there, or not to be had. */
+static void settle(gather *g, int picture, ty_status st, ty_err *err) {
+    int failed = picture;
+    g->open--;
+    if (st == TY_OK && g->open > 0) return;
+    if (st == TY_OK && copy_twins(g, err) == TY_OK) failed = -1;
+    g->done(g->ctx, failed, err); /* the owner destroys us */
+}
+
 static void on_file(void *ctx, const redisReply *r, const ty_err *lost) {
     want *w = ctx;
     gather *g = w->owner;
@@ -60,16 +70,30 @@ static void on_file(void *ctx, const redisReply *r, const ty_err *lost) {
     const char *bytes = NULL;
     size_t size = 0;
     w->sent = NULL;
-    g->open--;
     ty_status st = r ? ty_picture_read(r, &bytes, &size, &err) : (err = *lost, lost->code);
     if (st == TY_OK) st = set_bytes(&g->p[w->picture], bytes, size, &err);
-    int failed = w->picture;
-    if (st == TY_OK && g->open > 0) return;
+    settle(g, w->picture, st, &err);
+}
+
+static void on_fetched(void *ctx, ty_status st, uint8_t *bytes, size_t size, const ty_err *lost) {
+    want *w = ctx;
+    ty_err err = *lost;
+    w->job = NULL;
+    gathered *p = &w->owner->p[w->picture];
     if (st == TY_OK) {
-        st = copy_twins(g, &err);
-        if (st == TY_OK) failed = -1;
+        p->bytes = bytes;
+        p->size = size;
+        ty_sha256_hex(bytes, size, p->sha256);
     }
-    g->done(g->ctx, failed, &err); /* the owner destroys us */
+    settle(w->owner, w->picture, st, &err);
+}
+
+static ty_status ask_address(gather *g, int i, ty_err *err) {
+    want *w = &g->want[i];
+    *w = (want){.owner = g, .picture = i};
+    ty_status st = fetch_start(g->opt.fetch, g->p[i].address, on_fetched, w, &w->job, err);
+    if (st == TY_OK) g->open++;
+    return st;
 }
 
 static ty_status ask_store(gather *g, int i, ty_err *err) {
@@ -99,7 +123,7 @@ ty_status gather_create(gather **out, const gather_options *opt, gathered *p, in
     if (!g->holder || !g->want) st = ty_fail(err, TY_ENOMEM, "no memory for the pictures");
     for (int i = 0; i < n && st == TY_OK; i++) {
         if (p[i].bytes || same_before(p, i) >= 0) continue;
-        st = ask_store(g, i, err);
+        st = p[i].address ? ask_address(g, i, err) : ask_store(g, i, err);
         if (st != TY_OK) *failed = i;
     }
     if (st == TY_OK && g->open > 0) {
@@ -114,7 +138,10 @@ ty_status gather_create(gather **out, const gather_options *opt, gathered *p, in
 void gather_destroy(gather **gp) {
     if (!gp || !*gp) return;
     gather *g = *gp;
-    for (int i = 0; g->want && i < g->n; i++) ty_redis_sent_forget(&g->want[i].sent);
+    for (int i = 0; g->want && i < g->n; i++) {
+        ty_redis_sent_forget(&g->want[i].sent);
+        fetch_forget(&g->want[i].job);
+    }
     free(g->want);
     free(g->holder);
     free(g);

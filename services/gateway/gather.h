@@ -8,6 +8,7 @@
 #include "common/store/picture.h"
 #include "common/store/redis_async.h"
 #include "common/store/token_cache.h"
+#include "services/gateway/fetch.h"
 
 typedef struct gather gather;
 
@@ -24,11 +25,11 @@ typedef struct {
     ty_redis_async *redis;         /* NULL: no store */
     const ty_store_policy *policy; /* borrowed */
     const char *owner;             /* copied */
-    size_t max_bytes;              /* of one picture */
+    fetch *fetch;                  /* NULL: nothing is fetched */
 } gather_options;
 
-/* Once, never from inside gather_create: all are there (failed < 0), or picture `failed` is not to be had: TY_ENOTFOUND, TY_EUNAVAILABLE, TY_EIO,
- * TY_ENOMEM, TY_ELIMIT. */
+/* Once, never from inside gather_create: all are there (failed < 0), or picture `failed` is not to be had, as
+ * ty_picture_get or fetch_done_fn say. */
 typedef void (*gather_done_fn)(void *ctx, int failed, const ty_err *err);
 
 /* p is borrowed until done or gather_destroy and gets its bytes.  *out NULL: all are there already, done is not called.  Fails at once, with

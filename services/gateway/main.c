@@ -48,6 +48,13 @@ static const ty_option table[] = {
     TY_OPT_STR("redis-url", "TYTO_REDIS_URL", opt.g.redis_url, NULL, "URL",
                "the store of conversations and files: unix:///PATH or "
                "redis://[:PASSWORD@]HOST[:PORT][/DB]; without it, or with none, there are none"),
+    TY_OPT_STR("image-hosts", "TYTO_IMAGE_HOSTS", opt.g.image_hosts, NULL, "HOST[:PORT],...",
+               "fetch pictures whose address a client gives from these: NAME, *.NAME (what is "
+               "under it), * (any public host); without it nothing is fetched"),
+    TY_OPT_FLAG("image-private", "TYTO_IMAGE_PRIVATE", opt.g.image_private,
+                "fetch from private and loopback addresses too: for a closed network"),
+    TY_OPT_INT("image-timeout-s", "TYTO_IMAGE_TIMEOUT_S", opt.g.image_timeout_s, 10, 1, 3600,
+               "how long fetching a picture may take"),
     TY_OPT_INT("conversation-ttl-s", "TYTO_CONVERSATION_TTL_S", opt.g.conversation_ttl_s,
                30 * 86400, 1, 10 * 366 * 86400,
                "a conversation or file that is not used for so long is forgotten"),
@@ -91,12 +98,15 @@ int main(int argc, char **argv) {
     opt.g.n_pipelines = opt.pipelines.n;
     ty_info("version=%s listen=%s connect=%s pipelines=%d timeout_s=%d part_timeout_s=%d "
             "max_sends=%d max_body_mb=%d max_inflight=%d drain_s=%d api_key_file=%s store=%s "
-            "conversation_ttl_s=%d owner_max_mb=%d owner_max_conversations=%d",
+            "conversation_ttl_s=%d owner_max_mb=%d owner_max_conversations=%d image_hosts=%s "
+            "image_private=%d image_timeout_s=%d",
             TYTO_VERSION, opt.g.listen, opt.g.connect, opt.g.n_pipelines, opt.g.timeout_s,
             opt.g.part_timeout_s, opt.g.max_sends, opt.g.max_body_mb, opt.g.max_in_flight,
             opt.g.drain_s, opt.g.api_key_file ? opt.g.api_key_file : "none",
             opt.g.redis_url && *opt.g.redis_url ? "yes" : "none", opt.g.conversation_ttl_s,
-            opt.g.owner_max_mb, opt.g.owner_max_conversations);
+            opt.g.owner_max_mb, opt.g.owner_max_conversations,
+            opt.g.image_hosts && *opt.g.image_hosts ? opt.g.image_hosts : "none",
+            opt.g.image_private, opt.g.image_timeout_s);
     gateway *g = NULL;
     ty_err err = {0};
     ty_status st = gateway_create(&g, &opt.g, &err);

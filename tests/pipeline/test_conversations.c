@@ -543,6 +543,62 @@ static void wrong_files_are_refused(void **state) {
                  "invalid_value");
 }
 
+/* ---- addresses ---- */
+
+static json_t *url_part(const char *url) {
+    return json_pack("{s:s, s:{s:s}}", "type", "image_url", "image_url", "url", url);
+}
+
+/* The other gateway's files are pictures at an address. */
+static void pictures_are_fetched_where_that_is_allowed(void **state) {
+    (void)state;
+    size_t size;
+    char *bytes = read_picture("photo_48.jpg", &size), hosts[64], url[200];
+    int closed_net, wary;
+    test_reply r = test_http(port[1], "POST", "/v1/files", NULL, bytes, size);
+    json_t *f = parse(&r, 200);
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d/v1/files/%s/content", port[1],
+             json_string_value(json_object_get(f, "id")));
+    json_decref(f);
+    free(bytes);
+    snprintf(hosts, sizeof(hosts), "127.0.0.1:%d", port[1]);
+    pid_t a = start_gateway("gateway.6",
+                            (const char *const[]){"--image-hosts", hosts, "--image-private", NULL},
+                            &closed_net);
+    snprintf(hosts, sizeof(hosts), "*:%d", port[1]);
+    pid_t b =
+        start_gateway("gateway.7", (const char *const[]){"--image-hosts", hosts, NULL}, &wary);
+
+    answered want = ask(port[0], NULL, request(NULL, image_part("photo_48.jpg"), "What?"), false);
+    answered got = ask(closed_net, NULL, request("new", url_part(url), "What?"), false);
+    assert_string_equal(got.text, want.text);
+    /* the conversation keeps the picture, not its address */
+    json_t *c = get(port[0], NULL, got.id, 200);
+    char *text = json_dumps(c, 0);
+    assert_null(strstr(text, "http://"));
+    assert_non_null(strstr(text, "file_id"));
+    free(text);
+    json_decref(c);
+
+    expect_error(post(port[0], CHAT, NULL, request(NULL, url_part(url), "?")), 400,
+                 "unsupported_value");
+    r = post(wary, CHAT, NULL, request(NULL, url_part(url), "?"));
+    assert_non_null(strstr(r.body, "not public"));
+    assert_non_null(strstr(r.body, "messages[0].content[0].image_url.url"));
+    expect_error(r, 400, "image_url_refused");
+    expect_error(post(wary, CHAT, NULL, request("new", url_part("http://[::1]:1/"), "?")), 400,
+                 "image_url_refused");
+    expect_error(post(closed_net, CHAT, NULL, request(NULL, url_part("http://localhost/a"), "?")),
+                 400, "image_url_refused");
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d/nothing", port[1]);
+    expect_error(post(closed_net, CHAT, NULL, request(NULL, url_part(url), "?")), 400,
+                 "image_url_failed");
+    answered_clear(&want);
+    answered_clear(&got);
+    assert_int_equal(test_stop(a, SIGTERM, 30), 0);
+    assert_int_equal(test_stop(b, SIGTERM, 30), 0);
+}
+
 /* Two keys, room for two conversations and a megabyte each, forgotten after two seconds. */
 static void owners_have_their_own_and_quotas(void **state) {
     (void)state;
@@ -730,6 +786,7 @@ int main(void) {
         cmocka_unit_test(conversations_are_listed_forked_and_deleted),
         cmocka_unit_test(files_are_sent_once_and_named_afterwards),
         cmocka_unit_test(wrong_files_are_refused),
+        cmocka_unit_test(pictures_are_fetched_where_that_is_allowed),
         cmocka_unit_test(owners_have_their_own_and_quotas),
         cmocka_unit_test(redis_away_stops_conversations_alone),
         cmocka_unit_test(turn_survives_the_death_of_redis),
