@@ -94,11 +94,15 @@ static ty_stage_kind stage_of(const import *m, const ty_tensor_spec *s) {
     return TY_STAGE_COUNT;
 }
 
+/* Rows in the order of the stage file. */
 static ty_status permute(import *m, const ty_tensor_spec *s, ty_tensor *t, ty_err *err) {
     m->permuted = malloc(t->size_bytes + 1);
     if (!m->permuted) return ty_fail(err, TY_ENOMEM, "no memory for tensor %s", s->name);
     size_t row = t->size_bytes / (size_t)t->shape[0];
-    ty_layout_permute_rope(t->data, m->permuted, s->rope_heads, t->shape[0], row);
+    if (s->qkv_heads)
+        ty_layout_split_qkv(t->data, m->permuted, s->qkv_heads, t->shape[0], row);
+    else
+        ty_layout_permute_rope(t->data, m->permuted, s->rope_heads, t->shape[0], row);
     t->data = m->permuted;
     return TY_OK;
 }
@@ -128,7 +132,7 @@ static ty_status get_tensor(void *ctx, const ty_tensor_spec *s, ty_dtype to, con
                        : ty_checkpoint_load(m->src.checkpoint, name, &m->loaded, err);
     if (st != TY_OK) return st;
     if (!m->made) t = m->loaded.t;
-    if (s->rope_heads) st = permute(m, s, &t, err);
+    if (s->rope_heads || s->qkv_heads) st = permute(m, s, &t, err);
     if (st == TY_OK && t.dtype != to) {
         st = convert(m, &t, to, &m->converted, err);
         t.data = m->converted;
@@ -266,6 +270,27 @@ static void note_unknown(import *m) {
     if (n > 10) progress_line(&m->progress, "warning: and %d more", n - 10);
 }
 
+/* BLOOM's head is its embedding; a checkpoint may hold it a second time. */
+static ty_status check_tied_head(import *m, ty_err *err) {
+    const ty_checkpoint *c = m->src.checkpoint;
+    ty_loaded head = {0}, embd = {0};
+    char name[256];
+    const char *lm_head = m->src.vision ? "language_model.lm_head.weight" : "lm_head.weight";
+    if (!m->src.decoder.bloom || !ty_checkpoint_has(c, lm_head)) return TY_OK;
+    m->used[index_of(c, lm_head)] = true;
+    source_name(m, TY_STAGE_DECODER, &m->layout[TY_STAGE_DECODER].item[0], name, sizeof(name));
+    ty_status st = ty_checkpoint_load(m->src.checkpoint, lm_head, &head, err);
+    if (st == TY_OK) st = ty_checkpoint_load(m->src.checkpoint, name, &embd, err);
+    if (st == TY_OK && (head.t.size_bytes != embd.t.size_bytes ||
+                        memcmp(head.t.data, embd.t.data, head.t.size_bytes) != 0))
+        st =
+            ty_fail(err, TY_EUNSUPPORTED, "%s: %s is not the embedding; BLOOM's head is tied to it",
+                    m->src.dir, lm_head);
+    ty_checkpoint_release(&head);
+    ty_checkpoint_release(&embd);
+    return st;
+}
+
 static ty_status plan(import *m, ty_err *err) {
     ty_status st = TY_OK;
     m->used = calloc((size_t)ty_checkpoint_count(m->src.checkpoint) + 1, sizeof(*m->used));
@@ -278,6 +303,7 @@ static ty_status plan(import *m, ty_err *err) {
     if (st == TY_OK) st = ty_layout_decoder(&m->layout[TY_STAGE_DECODER], &m->src.decoder, err);
     for (int k = 0; st == TY_OK && k < TY_STAGE_COUNT; k++)
         st = plan_types(m, (ty_stage_kind)k, err);
+    if (st == TY_OK) st = check_tied_head(m, err);
     if (st == TY_OK) note_unknown(m);
     return st;
 }
@@ -308,12 +334,29 @@ static ty_status read_tokenizer_config(import *m, ty_err *err) {
     return st;
 }
 
-static ty_status read_vocab(import *m, ty_err *err) {
+static ty_status read_json_vocab(import *m, ty_err *err) {
+    json_t *root = NULL;
+    ty_status st = source_json(&m->src, "tokenizer.json", &root, err);
+    if (st == TY_OK && !root)
+        st = ty_fail(err, TY_ENOTFOUND,
+                     "%s: has no tokenizer.json, nor has the directory above: copy the one of the "
+                     "released model",
+                     m->src.dir);
+    if (st == TY_OK) st = vocab_from_json(&m->words, root, m->src.decoder.n_vocab, err);
+    json_decref(root);
+    return st;
+}
+
+static ty_status read_spm_vocab(import *m, ty_err *err) {
     char path[4400];
-    vocab *v = &m->words;
     ty_status st = source_find(&m->src, "tokenizer.model", path, sizeof(path), err);
-    if (st == TY_OK) st = vocab_from_spm(v, path, m->src.decoder.n_vocab, err);
-    if (st == TY_OK) st = read_added_tokens(m, err);
+    if (st == TY_OK) st = vocab_from_spm(&m->words, path, m->src.decoder.n_vocab, err);
+    return st == TY_OK ? read_added_tokens(m, err) : st;
+}
+
+static ty_status read_vocab(import *m, ty_err *err) {
+    vocab *v = &m->words;
+    ty_status st = (m->src.decoder.bloom ? read_json_vocab : read_spm_vocab)(m, err);
     if (st == TY_OK) st = read_tokenizer_config(m, err);
     if (m->src.bos >= 0) v->bos = m->src.bos;
     if (m->src.eos >= 0) v->eos = m->src.eos;
@@ -422,7 +465,8 @@ int cmd_import(int argc, char **argv) {
     ty_options_next next = ty_options_parse(
         table, usage,
         "Makes a pipeline OUT of SRC, a Hugging Face checkpoint directory (safetensors or .bin, in "
-        "one file or in\nshards) of mPLUG-Owl v1, mPLUG-Owl2 or a plain LLaMA. Without --type each "
+        "one file or in\nshards) of mPLUG-Owl v1, mPLUG-Owl2, or a plain LLaMA or BLOOM. Without "
+        "--type each "
         "tensor "
         "keeps "
         "its stored type.",

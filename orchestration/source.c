@@ -252,8 +252,36 @@ static ty_status check_head_width(const source *s, const json_t *c, ty_err *err)
     return TY_OK;
 }
 
-static ty_status read_decoder(source *s, ty_err *err) {
-    const json_t *c = s->vision && !s->v2 ? json_object_get(s->config, "text_config") : s->config;
+/* A number that newer and older files name differently. */
+static ty_status get_either(const source *s, const json_t *c, const char *key, const char *other,
+                            int absent, int *v, ty_err *err) {
+    return get_size(s, c, json_object_get(c, key) ? key : other, absent, 1 << 22, v, err);
+}
+
+static ty_status read_bloom(source *s, const json_t *c, ty_err *err) {
+    ty_decoder_dims *d = &s->decoder;
+    const ty_stage_kind k = TY_STAGE_DECODER;
+    full_name embed = named(s, k, "", "word_embeddings.weight");
+    full_name up = named(s, k, "", "h.0.mlp.dense_h_to_4h.weight");
+    full_name layers = named(s, k, "", "h.");
+    int counted = count_layers(s, layers.text, ".mlp.dense_h_to_4h.weight");
+    ty_status st = get_dim(s, embed.text, 2, 0, &d->n_vocab, err);
+    if (st == TY_OK) st = get_dim(s, embed.text, 2, 1, &d->width, err);
+    if (st == TY_OK) st = get_dim(s, up.text, 2, 0, &d->n_ff, err);
+    if (st == TY_OK)
+        st = get_either(s, c, "n_layer", "num_hidden_layers", counted, &d->n_layer, err);
+    if (st == TY_OK) st = get_either(s, c, "n_head", "num_attention_heads", 8, &d->n_head, err);
+    if (st == TY_OK) st = get_size(s, c, "seq_length", 2048, 1 << 22, &d->n_ctx, err);
+    if (st == TY_OK) st = get_positive(s, c, "layer_norm_epsilon", 1e-5, &d->eps, err);
+    if (st == TY_OK && json_is_true(json_object_get(c, "apply_residual_connection_post_layernorm")))
+        st = ty_fail(err, TY_EUNSUPPORTED,
+                     "%s: config.json: apply_residual_connection_post_layernorm is not supported",
+                     s->dir);
+    d->n_head_kv = d->n_head;
+    return st == TY_OK ? check_head_width(s, c, err) : st;
+}
+
+static ty_status read_llama(source *s, const json_t *c, ty_err *err) {
     ty_decoder_dims *d = &s->decoder;
     const ty_stage_kind k = TY_STAGE_DECODER;
     full_name embed = named(s, k, "model.", "embed_tokens.weight");
@@ -273,9 +301,15 @@ static ty_status read_decoder(source *s, ty_err *err) {
     if (st == TY_OK && json_object_get(c, "rope_theta"))
         st = get_positive(s, c, "rope_theta", 10000, &d->rope_base, err);
     if (st == TY_OK) st = check_head_width(s, c, err);
-    s->bos = get_id(c, "bos_token_id", d->n_vocab);
-    s->eos = get_id(c, "eos_token_id", d->n_vocab);
-    s->pad = get_id(c, "pad_token_id", d->n_vocab);
+    return st;
+}
+
+static ty_status read_decoder(source *s, ty_err *err) {
+    const json_t *c = s->vision && !s->v2 ? json_object_get(s->config, "text_config") : s->config;
+    ty_status st = (s->decoder.bloom ? read_bloom : read_llama)(s, c, err);
+    s->bos = get_id(c, "bos_token_id", s->decoder.n_vocab);
+    s->eos = get_id(c, "eos_token_id", s->decoder.n_vocab);
+    s->pad = get_id(c, "pad_token_id", s->decoder.n_vocab);
     return st;
 }
 
@@ -348,7 +382,7 @@ static ty_status read_preprocess(source *s, ty_err *err) {
 static ty_status other_model(const source *s, const char *seen, const char *what, ty_err *err) {
     return ty_fail(err, TY_EUNSUPPORTED,
                    "%s: %s: this is %s, which import does not read yet; it reads mPLUG-Owl v1 on "
-                   "LLaMA, mPLUG-Owl2 and plain LLaMA",
+                   "LLaMA and on BLOOM, mPLUG-Owl2, and plain LLaMA and BLOOM",
                    s->dir, seen, what);
 }
 
@@ -356,14 +390,24 @@ static ty_status other_model(const source *s, const char *seen, const char *what
 static ty_status check_tensors(const source *s, ty_err *err) {
     static const struct {
         const char *part, *what;
-    } signs[] = {{"temporal", "mPLUG-Owl's video variant"},
-                 {"word_embeddings_layernorm", "the multilingual variant on BLOOM"}};
+    } signs[] = {{"temporal", "mPLUG-Owl's video variant"}};
     for (int i = 0; i < ty_checkpoint_count(s->checkpoint); i++)
         for (size_t k = 0; k < sizeof(signs) / sizeof(*signs); k++) {
             const char *name = ty_checkpoint_name(s->checkpoint, i);
             if (strstr(name, signs[k].part)) return other_model(s, name, signs[k].what, err);
         }
     return TY_OK;
+}
+
+/* Where BLOOM's tensors begin: files of the bare model leave "transformer." out. */
+static const char *bloom_prefix(const source *s) {
+    static const char *const all[] = {"language_model.transformer.", "transformer."};
+    char name[64];
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+        snprintf(name, sizeof(name), "%sword_embeddings.weight", all[i]);
+        if (ty_checkpoint_has(s->checkpoint, name)) return all[i];
+    }
+    return "";
 }
 
 static ty_status read_family(source *s, ty_err *err) {
@@ -375,15 +419,18 @@ static ty_status read_family(source *s, ty_err *err) {
     snprintf(seen, sizeof(seen), "model_type \"%.64s\"", type);
     s->v2 = strcmp(type, "mplug_owl2") == 0;
     s->vision = s->v2 || strcmp(type, "mplug-owl") == 0 || strcmp(type, "mplug_owl") == 0;
-    if (!s->vision && strcmp(type, "llama") != 0) return other_model(s, seen, "another model", err);
-    if (s->vision && text_type && strcmp(text_type, "llama") != 0) {
+    s->decoder.bloom = !s->v2 && strcmp(s->vision && text_type ? text_type : type, "bloom") == 0;
+    if (!s->vision && !s->decoder.bloom && strcmp(type, "llama") != 0)
+        return other_model(s, seen, "another model", err);
+    if (s->vision && text_type && !s->decoder.bloom && strcmp(text_type, "llama") != 0) {
         snprintf(seen, sizeof(seen), "text model_type \"%.64s\"", text_type);
         return other_model(s, seen, "mPLUG-Owl on another language model", err);
     }
-    s->family = s->v2 ? "mplug_owl_v2" : s->vision ? "mplug_owl_v1" : "llama";
+    s->family = s->v2 ? "mplug_owl_v2" : s->vision ? "mplug_owl_v1" : type;
     for (int k = 0; k < TY_STAGE_COUNT; k++) s->prefix[k] = "";
     if (s->v2) s->prefix[TY_STAGE_VIT] = s->prefix[TY_STAGE_ABSTRACTOR] = "model.";
     if (s->vision && !s->v2) s->prefix[TY_STAGE_DECODER] = "language_model.";
+    if (s->decoder.bloom) s->prefix[TY_STAGE_DECODER] = bloom_prefix(s);
     /* What the reference's inference takes: v1 AutoTokenizer, v2 the slow one. */
     s->tokenizer_mode = s->v2 ? "slow" : "fast";
     return check_tensors(s, err);

@@ -33,12 +33,12 @@ typedef struct {
     ty_decoder_dims d;
 } llm_preset;
 static const llm_preset llms[] = {
-    /* context, width, layers, heads, kv heads, ffn, vocabulary, eps, rope, v2 */
-    {"micro", {2048, 64, 2, 4, 4, 192, 640, 1e-6f, 0, false}},
-    {"15m", {2048, 288, 6, 6, 6, 768, 32000, 1e-6f, 0, false}},
-    {"110m", {2048, 768, 12, 12, 12, 2048, 32000, 1e-6f, 0, false}},
-    {"1.1b", {2048, 2048, 22, 32, 4, 5632, 32000, 1e-5f, 0, false}},
-    {"7b", {2048, 4096, 32, 32, 32, 11008, 32000, 1e-6f, 0, false}},
+    /* context, width, layers, heads, kv heads, ffn, vocabulary, eps, rope, v2, bloom */
+    {"micro", {2048, 64, 2, 4, 4, 192, 640, 1e-6f, 0, false, false}},
+    {"15m", {2048, 288, 6, 6, 6, 768, 32000, 1e-6f, 0, false, false}},
+    {"110m", {2048, 768, 12, 12, 12, 2048, 32000, 1e-6f, 0, false, false}},
+    {"1.1b", {2048, 2048, 22, 32, 4, 5632, 32000, 1e-5f, 0, false, false}},
+    {"7b", {2048, 4096, 32, 32, 32, 11008, 32000, 1e-6f, 0, false, false}},
     {NULL, {0}},
 };
 

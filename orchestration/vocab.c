@@ -12,7 +12,7 @@ enum { N_SPECIAL = 3, N_BYTE = 256, FIRST_CHAR = 0x21, LAST_CHAR = 0x7e };
 enum { N_FIXED = N_SPECIAL + N_BYTE + 1 + LAST_CHAR - FIRST_CHAR + 1 };
 #define SPACE "\xE2\x96\x81"
 
-static ty_status alloc(vocab *v, int n, ty_err *err) {
+ty_status vocab_alloc(vocab *v, int n, ty_err *err) {
     *v = (vocab){.n = n,
                  .bos = -1,
                  .eos = -1,
@@ -28,8 +28,8 @@ static ty_status alloc(vocab *v, int n, ty_err *err) {
     return ty_fail(err, TY_ENOMEM, "no memory for a vocabulary of %d", n);
 }
 
-static ty_status put(vocab *v, int id, const char *text, size_t len, float score, int32_t type,
-                     ty_err *err) {
+ty_status vocab_put(vocab *v, int id, const char *text, size_t len, float score, int32_t type,
+                    ty_err *err) {
     char *copy = malloc(len + 1);
     if (!copy) return ty_fail(err, TY_ENOMEM, "no memory for a vocabulary of %d", v->n);
     memcpy(copy, text, len);
@@ -43,10 +43,10 @@ static ty_status put(vocab *v, int id, const char *text, size_t len, float score
 }
 
 /* Rows of the embedding that no piece belongs to, named as llama.cpp's converter names them. */
-static ty_status put_padding(vocab *v, int id, ty_err *err) {
+ty_status vocab_put_padding(vocab *v, int id, ty_err *err) {
     char name[32];
     int n = snprintf(name, sizeof(name), "[PAD%d]", id);
-    return put(v, id, name, (size_t)n, -10000, UNUSED, err);
+    return vocab_put(v, id, name, (size_t)n, -10000, UNUSED, err);
 }
 
 ty_status vocab_from_spm(vocab *v, const char *path, int n_rows, ty_err *err) {
@@ -62,12 +62,13 @@ ty_status vocab_from_spm(vocab *v, const char *path, int n_rows, ty_err *err) {
                      path, n, n_rows);
         goto done;
     }
-    st = alloc(v, n_rows, err);
+    st = vocab_alloc(v, n_rows, err);
     for (int id = 0; st == TY_OK && id < n_rows; id++) {
         size_t len = 0;
         const char *text = id < n ? ty_tokenizer_piece(t, id, &len) : NULL;
-        st = text ? put(v, id, text, len, ty_tokenizer_score(t, id), ty_tokenizer_type(t, id), err)
-                  : put_padding(v, id, err);
+        st = text ? vocab_put(v, id, text, len, ty_tokenizer_score(t, id), ty_tokenizer_type(t, id),
+                              err)
+                  : vocab_put_padding(v, id, err);
     }
     v->bos = ty_tokenizer_bos(t);
     v->eos = ty_tokenizer_eos(t);
@@ -81,7 +82,7 @@ ty_status vocab_rename(vocab *v, int id, const char *text, ty_err *err) {
     if (id < 0 || id >= v->n)
         return ty_fail(err, TY_ESHAPE, "added token \"%.64s\" has the id %d, the embedding %d rows",
                        text, id, v->n);
-    return put(v, id, text, strlen(text), 0, USER, err);
+    return vocab_put(v, id, text, strlen(text), 0, USER, err);
 }
 
 /* Word number i: a space and two or three syllables, each i its own. */
@@ -103,17 +104,18 @@ static ty_status put_made_up(vocab *v, int id, ty_err *err) {
     static const char *const special[] = {"<unk>", "<s>", "</s>"};
     char text[32];
     if (id < N_SPECIAL)
-        return put(v, id, special[id], strlen(special[id]), 0, id == 0 ? UNKNOWN : CONTROL, err);
+        return vocab_put(v, id, special[id], strlen(special[id]), 0, id == 0 ? UNKNOWN : CONTROL,
+                         err);
     int i = id - N_SPECIAL;
     if (i < N_BYTE) {
         snprintf(text, sizeof(text), "<0x%02X>", i);
-        return put(v, id, text, strlen(text), 0, BYTE, err);
+        return vocab_put(v, id, text, strlen(text), 0, BYTE, err);
     }
     i -= N_BYTE;
     int n = i == 0         ? snprintf(text, sizeof(text), SPACE)
             : id < N_FIXED ? snprintf(text, sizeof(text), "%c", FIRST_CHAR + i - 1)
                            : make_word(text, sizeof(text), id - N_FIXED);
-    return put(v, id, text, (size_t)n, (float)-i, NORMAL, err);
+    return vocab_put(v, id, text, (size_t)n, (float)-i, NORMAL, err);
 }
 
 ty_status vocab_made_up(vocab *v, int n, ty_err *err) {
@@ -121,7 +123,7 @@ ty_status vocab_made_up(vocab *v, int n, ty_err *err) {
     if (n < N_FIXED || n > N_FIXED + 14 * 5 * 14 * 5 * 71)
         return ty_fail(err, TY_EINVAL, "a vocabulary of %d: want %d to %d", n, (int)N_FIXED,
                        N_FIXED + 14 * 5 * 14 * 5 * 71);
-    ty_status st = alloc(v, n, err);
+    ty_status st = vocab_alloc(v, n, err);
     for (int id = 0; st == TY_OK && id < n; id++) st = put_made_up(v, id, err);
     v->unk = 0;
     v->bos = 1;
@@ -146,11 +148,30 @@ static ty_status set_flags(ty_gguf_writer *w, const vocab *v, ty_err *err) {
     return ty_gguf_set_str(w, "tyto.tokenizer.mode", v->mode, strlen(v->mode), err);
 }
 
+static ty_status set_merges(ty_gguf_writer *w, const vocab *v, ty_err *err) {
+    size_t *len = malloc(((size_t)v->n_merge + 1) * sizeof(*len));
+    if (!len) return ty_fail(err, TY_ENOMEM, "no memory for %d merges", v->n_merge);
+    for (int i = 0; i < v->n_merge; i++) len[i] = strlen(v->merge[i]);
+    ty_status st = ty_gguf_set_strs(w, "tokenizer.ggml.merges", (const char *const *)v->merge, len,
+                                    v->n_merge, err);
+    free(len);
+    return st;
+}
+
+/* The kind of vocabulary, and what that kind has besides its tokens. */
+static ty_status set_kind(ty_gguf_writer *w, const vocab *v, ty_err *err) {
+    ty_status st =
+        ty_gguf_set_str(w, "tokenizer.ggml.model", v->pre ? "gpt2" : "llama", v->pre ? 4 : 5, err);
+    if (st != TY_OK) return st;
+    if (!v->pre) return ty_gguf_set_f32s(w, "tokenizer.ggml.scores", v->score, v->n, err);
+    st = ty_gguf_set_str(w, "tokenizer.ggml.pre", v->pre, strlen(v->pre), err);
+    return st == TY_OK ? set_merges(w, v, err) : st;
+}
+
 ty_status vocab_set(ty_gguf_writer *w, const vocab *v, ty_err *err) {
     const char *const *text = (const char *const *)v->text;
-    ty_status st = ty_gguf_set_str(w, "tokenizer.ggml.model", "llama", 5, err);
+    ty_status st = set_kind(w, v, err);
     if (st == TY_OK) st = ty_gguf_set_strs(w, "tokenizer.ggml.tokens", text, v->len, v->n, err);
-    if (st == TY_OK) st = ty_gguf_set_f32s(w, "tokenizer.ggml.scores", v->score, v->n, err);
     if (st == TY_OK) st = ty_gguf_set_i32s(w, "tokenizer.ggml.token_type", v->type, v->n, err);
     if (st == TY_OK) st = set_id(w, "tokenizer.ggml.bos_token_id", v->bos, err);
     if (st == TY_OK) st = set_id(w, "tokenizer.ggml.eos_token_id", v->eos, err);
@@ -161,6 +182,8 @@ ty_status vocab_set(ty_gguf_writer *w, const vocab *v, ty_err *err) {
 
 void vocab_clear(vocab *v) {
     for (int i = 0; v->text && i < v->n; i++) free(v->text[i]);
+    for (int i = 0; i < v->n_merge; i++) free(v->merge[i]);
+    free(v->merge);
     free(v->text);
     free(v->len);
     free(v->score);

@@ -54,4 +54,6 @@ test-llamacpp: all $(CLIENTS)/.requirements-llama ## llama.cpp reads our decoder
 	@tools/setup cmake g++
 	$(OUT)/bin/tyto import tests/golden/v1-micro build/models/llamacpp-check
 	$(CLIENTS)/bin/python tests/clients/check_llamacpp.py build/models/llamacpp-check/decoder.gguf tests/golden/v1-micro/golden.json
+	$(OUT)/bin/tyto import tests/golden/v1-bloom-micro build/models/llamacpp-bloom --type f32
+	$(CLIENTS)/bin/python tests/clients/check_llamacpp.py build/models/llamacpp-bloom/decoder.gguf tests/golden/v1-bloom-micro/golden.json
 	$(CLIENTS)/bin/python tests/clients/check_llama_gguf.py $(OUT)/bin build/models/llamacpp-check/decoder.gguf

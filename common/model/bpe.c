@@ -8,7 +8,8 @@
  *
  * Which pair is best when scores are equal: sentencepiece takes the leftmost; a fast tokenizer has one
  * rank per pair, from the order in which its merges were listed (resulting id, then left id), and
- * position comes last.  The two differ on runs of spaces, whose pieces share one score.
+ * position comes last.  The two differ on runs of spaces, whose pieces share one score.  A byte-level
+ * vocabulary lists its merges: the pair that was listed first, then the leftmost.
  */
 #include "common/base/utf8.h"
 #include "common/model/tokenizer_impl.h"
@@ -98,12 +99,19 @@ static merge heap_pop(bpe *b) {
     return top;
 }
 
+static ty_status offer_listed(bpe *b, int32_t left, const symbol *l, const symbol *r) {
+    const ty_merge *m = ty_tokenizer_merge(b->t, l->id, r->id);
+    if (!m) return TY_OK;
+    return heap_push(b, (merge){(float)-m->rank, m->id, l->id, left, l->len + r->len});
+}
+
 /* Queues the merge of symbol `left` with its right neighbour, if that is a piece. */
 static ty_status offer(bpe *b, int32_t left) {
     if (left < 0 || b->sym[left].next < 0) return TY_OK;
     const symbol *l = &b->sym[left];
     const symbol *r = &b->sym[l->next];
     if (l->frozen || r->frozen) return TY_OK;
+    if (b->t->byte_level) return offer_listed(b, left, l, r);
     /* A fast tokenizer's merges are between ids; sentencepiece looks at the text alone. */
     if (b->by_rank && (l->id < 0 || r->id < 0)) return TY_OK;
     uint32_t len = l->len + r->len;
@@ -182,6 +190,21 @@ ty_status ty_bpe_encode(const ty_tokenizer *t, bool by_rank, const char *text, s
         if (st == TY_OK) st = gather(&b, i, n, id, frozen);
     }
     if (st == TY_OK) st = flush(&b);
+    free(b.sym);
+    free(b.heap);
+    return st;
+}
+
+ty_status ty_bpe_encode_bytes(const ty_tokenizer *t, const char *text, size_t len, ty_ids *out) {
+    if (len > INT32_MAX) return TY_ELIMIT;
+    bpe b = {.t = t, .text = text, .out = out};
+    ty_status st = TY_OK;
+    for (size_t i = 0; i < len && st == TY_OK;) {
+        size_t end = i + ty_byte_level_word(text + i, len - i);
+        for (; i < end && st == TY_OK; i++)
+            st = gather(&b, i, 1, t->byte_id[(unsigned char)text[i]], false);
+        if (st == TY_OK) st = flush(&b);
+    }
     free(b.sym);
     free(b.heap);
     return st;

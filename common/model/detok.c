@@ -3,6 +3,8 @@
  *
  * The rules are sentencepiece's decode: the first visible space of the text is the dummy prefix and is
  * dropped; a run of byte pieces is read as UTF-8, each byte that is part of no character is U+FFFD.
+ * The pieces of a byte-level vocabulary are all bytes; there a character's beginning that comes to nothing is
+ * one U+FFFD as a whole.
  * In the stream a character's bytes wait until it is whole or can no longer become one.
  */
 #include "common/base/utf8.h"
@@ -41,12 +43,20 @@ ty_status ty_tokenizer_decode_one(const ty_tokenizer *t, int32_t id, bool skip_s
     size_t len;
     const char *piece = ty_tokenizer_piece(t, id, &len);
     int type = ty_tokenizer_type(t, id);
+    if (t->byte_level && type == TY_PIECE_NORMAL) return ty_buf_append(out, piece, len);
     if (type == TY_PIECE_BYTE) {
         char byte = (char)strtoul(piece + 3, NULL, 16);
         return ty_buf_append(out, &byte, 1);
     }
     if (skip_special && (type == TY_PIECE_CONTROL || type == TY_PIECE_UNKNOWN)) return TY_OK;
     return put_piece(piece, len, out);
+}
+
+/* How many of the waiting bytes, which begin no character, one U+FFFD stands for. */
+static size_t malformed(const ty_detok *d) {
+    size_t n = !d->t->byte_level ? 1 : d->n_byte < 3 ? d->n_byte : 3;
+    while (n > 1 && !ty_utf8_is_cut(d->byte, n)) n--;
+    return n;
 }
 
 /* Writes what has become certain of the waiting bytes; all of them when `final`. */
@@ -57,7 +67,7 @@ static ty_status settle(ty_detok *d, bool final, ty_buf *out) {
         size_t n = ty_utf8_decode(d->byte, d->n_byte, &code);
         if (!n && !final && ty_utf8_is_cut(d->byte, d->n_byte)) break;
         st = n ? put(d, d->byte, n, out) : put(d, TY_UTF8_REPLACEMENT, 3, out);
-        if (!n) n = 1;
+        if (!n) n = malformed(d);
         d->n_byte -= n;
         memmove(d->byte, d->byte + n, d->n_byte);
     }
@@ -87,16 +97,24 @@ ty_status ty_detok_flush(ty_detok *d, ty_buf *out) {
     return settle(d, true, out);
 }
 
-static ty_status push_byte(ty_detok *d, const char *piece, ty_buf *out) {
-    d->byte[d->n_byte++] = (char)strtoul(piece + 3, NULL, 16);
+static ty_status push_byte(ty_detok *d, char byte, ty_buf *out) {
+    d->byte[d->n_byte++] = byte;
     return settle(d, false, out);
+}
+
+static ty_status push_bytes(ty_detok *d, const char *piece, size_t len, ty_buf *out) {
+    ty_status st = TY_OK;
+    for (size_t i = 0; i < len && st == TY_OK; i++) st = push_byte(d, piece[i], out);
+    return st;
 }
 
 ty_status ty_detok_push(ty_detok *d, int32_t id, ty_buf *out) {
     size_t len;
     const char *piece = ty_tokenizer_piece(d->t, id, &len);
     int type = ty_tokenizer_type(d->t, id);
-    if (type == TY_PIECE_BYTE) return push_byte(d, piece, out);
+    if (type == TY_PIECE_BYTE) return push_byte(d, (char)strtoul(piece + 3, NULL, 16), out);
+    if (d->t->byte_level && type == TY_PIECE_NORMAL) return push_bytes(d, piece, len, out);
+    if (d->t->byte_level && type == TY_PIECE_UNUSED) return TY_OK; /* no piece has this id */
     bool special = type == TY_PIECE_CONTROL || type == TY_PIECE_UNKNOWN;
     if (special && !d->keep_unk) return TY_OK; /* as if it had not come: bytes go on waiting */
     ty_status st = settle(d, true, out);

@@ -193,8 +193,50 @@ static void add_ways(builder *b, bool multiway, ty_tensor_role role, int64_t n_o
     }
 }
 
+/* <name>.{weight,bias}; n_in 0: a norm. */
+static void add_bloom(builder *b, int64_t n_out, int64_t n_in, int qkv_heads, const char *name,
+                      const char *source) {
+    static const char *const leaf[] = {"weight", "bias"};
+    for (int i = 0; i < 2; i++) {
+        bool matrix = n_in && i == 0;
+        ty_tensor_role role = matrix ? TY_ROLE_LINEAR : i ? TY_ROLE_BIAS : TY_ROLE_GAIN;
+        char dst[96];
+        snprintf(dst, sizeof(dst), "%s.%s", name, leaf[i]);
+        ty_tensor_spec *s = add(b, "", role, dst, matrix ? 2 : 1, n_out, matrix ? n_in : 0, 0, 0);
+        if (!s) return;
+        snprintf(s->source, sizeof(s->source), "%s.%s", source, leaf[i]);
+        s->qkv_heads = qkv_heads;
+    }
+}
+
+/* blk.<i>.<name>, h.<i>.<source> */
+static void add_bloom_block(builder *b, int64_t n_out, int64_t n_in, int qkv_heads, int i,
+                            const char *name, const char *source) {
+    char dst[80], src[96];
+    snprintf(dst, sizeof(dst), "blk.%d.%s", i, name);
+    snprintf(src, sizeof(src), "h.%d.%s", i, source);
+    add_bloom(b, n_out, n_in, qkv_heads, dst, src);
+}
+
+static ty_status layout_bloom(builder *b, const ty_decoder_dims *d) {
+    int64_t w = d->width, f = d->n_ff;
+    add_llama(b, TY_ROLE_LINEAR, d->n_vocab, w, 0, "token_embd.weight", "word_embeddings.weight");
+    add_bloom(b, w, 0, 0, "token_embd_norm", "word_embeddings_layernorm");
+    for (int i = 0; i < d->n_layer; i++) {
+        add_bloom_block(b, w, 0, 0, i, "attn_norm", "input_layernorm");
+        add_bloom_block(b, 3 * w, w, d->n_head, i, "attn_qkv", "self_attention.query_key_value");
+        add_bloom_block(b, w, w, 0, i, "attn_output", "self_attention.dense");
+        add_bloom_block(b, w, 0, 0, i, "ffn_norm", "post_attention_layernorm");
+        add_bloom_block(b, f, w, 0, i, "ffn_up", "mlp.dense_h_to_4h");
+        add_bloom_block(b, w, f, 0, i, "ffn_down", "mlp.dense_4h_to_h");
+    }
+    add_bloom(b, w, 0, 0, "output_norm", "ln_f");
+    return b->st;
+}
+
 ty_status ty_layout_decoder(ty_layout *l, const ty_decoder_dims *d, ty_err *err) {
     builder b = {l, TY_OK, err};
+    if (d->bloom) return layout_bloom(&b, d);
     bool two = d->multiway;
     int64_t w = d->width, kv = w / d->n_head * d->n_head_kv;
     const ty_tensor_role linear = TY_ROLE_LINEAR, gain = TY_ROLE_GAIN;
@@ -266,26 +308,24 @@ ty_status ty_layout_set_abstractor(ty_gguf_writer *w, const ty_abstractor_dims *
 }
 
 const char *ty_layout_decoder_arch(const ty_decoder_dims *d) {
-    return d->multiway ? TY_ARCH_MULTIWAY : TY_ARCH_DECODER;
+    return d->multiway ? TY_ARCH_MULTIWAY : d->bloom ? TY_ARCH_BLOOM : TY_ARCH_DECODER;
 }
 
 ty_status ty_layout_set_decoder(ty_gguf_writer *w, const ty_decoder_dims *d, ty_err *err) {
     const char *arch = ty_layout_decoder_arch(d);
-    const number list[] = {{"context_length", d->n_ctx},
-                           {"embedding_length", d->width},
-                           {"block_count", d->n_layer},
-                           {"feed_forward_length", d->n_ff},
-                           {"attention.head_count", d->n_head},
-                           {"attention.head_count_kv", d->n_head_kv},
-                           {"rope.dimension_count", d->width / d->n_head},
-                           {"vocab_size", d->n_vocab}};
+    const number list[] = {
+        {"context_length", d->n_ctx},        {"embedding_length", d->width},
+        {"block_count", d->n_layer},         {"feed_forward_length", d->n_ff},
+        {"attention.head_count", d->n_head}, {"attention.head_count_kv", d->n_head_kv},
+        {"vocab_size", d->n_vocab},          {"rope.dimension_count", d->width / d->n_head}};
+    const size_t n = sizeof(list) / sizeof(*list) - d->bloom;
     char key[96];
     ty_status st = TY_OK;
-    for (size_t i = 0; st == TY_OK && i < sizeof(list) / sizeof(*list); i++) {
+    for (size_t i = 0; st == TY_OK && i < n; i++) {
         snprintf(key, sizeof(key), "%s.%s", arch, list[i].key);
         st = ty_gguf_set_u32(w, key, (uint32_t)list[i].value, err);
     }
-    snprintf(key, sizeof(key), "%s.attention.layer_norm_rms_epsilon", arch);
+    snprintf(key, sizeof(key), "%s.attention.layer_norm_%sepsilon", arch, d->bloom ? "" : "rms_");
     if (st == TY_OK) st = ty_gguf_set_f32(w, key, d->eps, err);
     snprintf(key, sizeof(key), "%s.rope.freq_base", arch);
     if (st == TY_OK && d->rope_base > 0) st = ty_gguf_set_f32(w, key, d->rope_base, err);
@@ -302,4 +342,14 @@ void ty_layout_permute_rope(const void *src, void *dst, int n_head, int64_t n_ro
             for (int64_t k = 0; k < 2; k++)
                 memcpy(t + (size_t)(h * d + 2 * j + k) * row_bytes,
                        s + (size_t)(h * d + k * half + j) * row_bytes, row_bytes);
+}
+
+void ty_layout_split_qkv(const void *src, void *dst, int n_head, int64_t n_row, size_t row_bytes) {
+    const uint8_t *s = src;
+    uint8_t *t = dst;
+    int64_t d = n_row / n_head / 3;
+    size_t part = (size_t)d * row_bytes;
+    for (int64_t h = 0; h < n_head; h++)
+        for (int64_t k = 0; k < 3; k++)
+            memcpy(t + (size_t)(k * n_head + h) * part, s + (size_t)(h * 3 + k) * part, part);
 }

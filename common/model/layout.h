@@ -36,6 +36,7 @@ typedef struct {
     float eps;
     float rope_base; /* 0 = not given: 10000 */
     bool multiway;   /* v2: visual rows have norms, k and v of their own */
+    bool bloom;      /* BLOOM's tensors; eps is of its LayerNorms, the head is the embedding */
 } ty_decoder_dims;
 
 /* Tensors that a checkpoint may leave out, for they are the same in every model. */
@@ -59,6 +60,7 @@ typedef struct {
     int n_dim;
     int64_t shape[4];
     int rope_heads; /* > 0: a q or k projection of this many heads, rows in llama.cpp's order */
+    int qkv_heads;  /* > 0: BLOOM's q, k and v in one, as ty_layout_split_qkv leaves them */
     ty_fixed fixed;
 } ty_tensor_spec;
 
@@ -81,11 +83,12 @@ void ty_layout_fill_fixed(const ty_tensor_spec *s, float *out);
 #define TY_ARCH_ABSTRACTOR "mplug_owl_abstractor"
 #define TY_ARCH_DECODER    "llama"
 #define TY_ARCH_MULTIWAY   "mplug_owl2"
+#define TY_ARCH_BLOOM      "bloom"
 ty_status ty_layout_set_preprocess(ty_gguf_writer *w, const ty_preprocess_dims *d, ty_err *err);
 ty_status ty_layout_set_vit(ty_gguf_writer *w, const ty_vit_dims *d, ty_err *err);
 ty_status ty_layout_set_abstractor(ty_gguf_writer *w, const ty_abstractor_dims *d, ty_err *err);
 ty_status ty_layout_set_decoder(ty_gguf_writer *w, const ty_decoder_dims *d, ty_err *err);
-const char *ty_layout_decoder_arch(const ty_decoder_dims *d); /* TY_ARCH_DECODER or _MULTIWAY */
+const char *ty_layout_decoder_arch(const ty_decoder_dims *d); /* one of the last three */
 
 /*
  * Rows of a q or k projection from Hugging Face's order (a head's first halves, then its second) to
@@ -94,5 +97,12 @@ const char *ty_layout_decoder_arch(const ty_decoder_dims *d); /* TY_ARCH_DECODER
  */
 void ty_layout_permute_rope(const void *src, void *dst, int n_head, int64_t n_row,
                             size_t row_bytes);
+
+/*
+ * Rows of a fused q, k and v projection from head by head (heads, 3, d) to all of q, all of k, all of v, as
+ * llama.cpp's converter does.
+ *   src, dst  n_head * 3 * d rows of row_bytes
+ */
+void ty_layout_split_qkv(const void *src, void *dst, int n_head, int64_t n_row, size_t row_bytes);
 
 #endif

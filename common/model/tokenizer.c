@@ -35,15 +35,15 @@ ty_status ty_ids_push(ty_ids *ids, int32_t id) {
     return TY_OK;
 }
 
-/* The text as the merges want it: prefix, spaces as U+2581, each malformed byte as U+FFFD (as
- * sentencepiece's normaliser does). */
+/* The text as the merges want it: prefix, spaces as U+2581 (neither in a byte-level vocabulary), each
+ * malformed byte as U+FFFD (as sentencepiece's normaliser does). */
 static void normalise(const ty_tokenizer *t, const char *text, size_t len, ty_buf *out) {
     size_t plain = 0; /* text before i that goes over as it is starts here */
     uint32_t code = 0;
     if (t->dummy_prefix) ty_buf_puts(out, TY_SPM_SPACE);
     for (size_t i = 0; i < len;) {
         size_t n = ty_utf8_decode(text + i, len - i, &code);
-        if (n && code != ' ') {
+        if (n && (code != ' ' || t->byte_level)) {
             i += n;
             continue;
         }
@@ -60,7 +60,10 @@ static ty_status encode_text(const ty_tokenizer *t, bool by_rank, const char *te
     ty_buf b = ty_buf_make(INT32_MAX);
     normalise(t, text, len, &b);
     ty_status st = b.failed;
-    if (st == TY_OK) st = ty_bpe_encode(t, by_rank, b.data, b.len, out);
+    if (st == TY_OK && t->byte_level)
+        st = ty_bpe_encode_bytes(t, b.data, b.len, out);
+    else if (st == TY_OK)
+        st = ty_bpe_encode(t, by_rank, b.data, b.len, out);
     ty_buf_clear(&b);
     return st;
 }
@@ -93,10 +96,11 @@ static size_t strip_right(const char *text, size_t begin, size_t end) {
 static ty_status encode_split(const ty_tokenizer *t, ty_tokenize_mode mode, const char *text,
                               size_t len, ty_ids *out) {
     ty_status st = TY_OK;
-    bool slow = mode == TY_TOKENIZE_SLOW;
+    bool slow = mode == TY_TOKENIZE_SLOW && !t->byte_level; /* there is no slow one of these */
     size_t begin = 0, i = 0;
     for (; i < len && st == TY_OK;) {
         int32_t id = ty_tokenizer_special_at(t, text + i, len - i);
+        if (id < 0 && t->byte_level) id = ty_tokenizer_user_at(t, text + i, len - i);
         if (id < 0) {
             i++;
             continue;

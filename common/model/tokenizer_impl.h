@@ -1,6 +1,6 @@
 /*
  * tokenizer_impl.h - the vocabulary behind ty_tokenizer, shared by the files that load it
- * (spm_model.c, tokenizer_gguf.c) and those that use it (tokenizer.c, bpe.c, detok.c).
+ * (spm_model.c, tokenizer_gguf.c) and those that use it (tokenizer.c, bpe.c, byte_level.c, detok.c).
  */
 #ifndef TY_MODEL_TOKENIZER_IMPL_H
 #define TY_MODEL_TOKENIZER_IMPL_H
@@ -24,6 +24,13 @@ typedef struct {
     int32_t id; /* -1 = free */
 } ty_slot;
 
+/* A listed merge of a byte-level vocabulary: pieces left and right become piece id. */
+typedef struct {
+    uint64_t key; /* of left and right; 0 = free */
+    int32_t rank; /* the lower is done first */
+    int32_t id;
+} ty_merge;
+
 struct ty_tokenizer {
     int n, cap;
     ty_buf text;           /* all pieces, each followed by a NUL */
@@ -33,12 +40,15 @@ struct ty_tokenizer {
     int32_t byte_id[256];  /* -1 where the vocabulary has no such byte piece */
     int32_t bos, eos, unk; /* -1 = none */
     bool dummy_prefix;
+    bool byte_level; /* pieces are bytes, merges are listed (byte_level.c) */
     ty_tokenize_mode mode;
 
     ty_slot *slot; /* piece -> id, open addressing.  Normal and user pieces only */
     uint32_t slot_mask;
     uint64_t *pair; /* the character pairs that stand side by side in some piece; 0 = free */
     uint32_t pair_mask;
+    ty_merge *merge; /* byte_level: open addressing */
+    uint32_t merge_mask;
     size_t longest;   /* bytes of the longest piece in slot */
     int32_t *special; /* control and unknown pieces, longest first; user pieces follow likewise */
     int n_special, n_user;
@@ -65,5 +75,23 @@ int32_t ty_tokenizer_user_at(const ty_tokenizer *t, const char *text, size_t len
  * between equal scores as Hugging Face's fast tokenizer breaks them, else as sentencepiece does. */
 ty_status ty_bpe_encode(const ty_tokenizer *t, bool by_rank, const char *text, size_t len,
                         ty_ids *out);
+
+/* The same for a byte-level vocabulary: `text` as it is. */
+ty_status ty_bpe_encode_bytes(const ty_tokenizer *t, const char *text, size_t len, ty_ids *out);
+
+/* ---- byte_level.c ---- */
+
+/* The bytes that a file's piece stands for; out has room for len.  false: a character stands for none. */
+bool ty_byte_level_read(const char *text, size_t len, char *out, size_t *n_out);
+/* Bytes of the first word of text (or of what stands between two), by BLOOM's pattern; len > 0. */
+size_t ty_byte_level_word(const char *text, size_t len);
+/* The listed merge of two pieces, or NULL. */
+const ty_merge *ty_tokenizer_merge(const ty_tokenizer *t, int32_t left, int32_t right);
+/* Building, after ty_tokenizer_finish: every byte has its piece; room for n merges; then each merge, "left right"
+ * as files write it. */
+ty_status ty_byte_level_check(ty_tokenizer *t, ty_err *err);
+ty_status ty_byte_level_start_merges(ty_tokenizer *t, int64_t n, ty_err *err);
+ty_status ty_byte_level_add_merge(ty_tokenizer *t, int32_t rank, const char *text, size_t len,
+                                  ty_err *err);
 
 #endif

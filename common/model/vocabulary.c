@@ -34,6 +34,7 @@ void ty_tokenizer_destroy(ty_tokenizer **t) {
     free((*t)->slot);
     free((*t)->pair);
     free((*t)->special);
+    free((*t)->merge);
     free(*t);
     *t = NULL;
 }

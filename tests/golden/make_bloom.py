@@ -165,10 +165,11 @@ def main(micro, out):
                 t |= {"logits": r.logits[0], "inputs_embeds": x}
                 t |= {f"hidden{i}": h[0] for i, h in enumerate(r.hidden_states)}
             kept |= {f"prompt/{name}/{k}": v.contiguous().clone() for k, v in t.items()}
-    golden["tokenizer"] = [
+    vectors = [
         {"text": s, "ids": (i := tokenizer(s, add_special_tokens=False).input_ids),
          "raw_ids": tokenizer(s, add_special_tokens=False, split_special_tokens=True).input_ids,
          "decoded": tokenizer.decode(i, skip_special_tokens=True)} for s in TEXTS]
+    json.dump(vectors, open(os.path.join(out, "tokenizer_vectors.json"), "w"), indent=1)
     save_file(kept, os.path.join(out, "golden.safetensors"))
     json.dump(golden, open(os.path.join(out, "golden.json"), "w"), indent=1)
     for name, p in golden["prompts"].items():

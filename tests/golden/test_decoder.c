@@ -3,7 +3,7 @@
  * ids, sampling, text, for each golden model and each container; alone, mixed eight at a time, with
  * other prefill chunks, bit for bit alike.  Visual tokens are the goldens' own.
  *
- * Runs over tests/golden/v1-micro and v2-micro, or over the directories in TYTO_GOLDEN_MODELS (':' between them).
+ * Runs over tests/golden/v1-micro, v2-micro and v1-bloom-micro, or over the directories in TYTO_GOLDEN_MODELS (':' between them).
  */
 #include "tests/support/ty_test.h"
 
@@ -586,10 +586,11 @@ static int open_models(void **state) {
     (void)state;
     ty_err err = {0};
     const char *list = getenv("TYTO_GOLDEN_MODELS");
-    char *copy = strdup(
-        list ? list : test_path("%s/v1-micro:%s/v2-micro", test_golden_dir(), test_golden_dir()));
+    const char *dir = test_golden_dir();
+    char *copy =
+        strdup(list ? list : test_path("%s/v1-micro:%s/v2-micro:%s/v1-bloom-micro", dir, dir, dir));
     must(ty_pool_create(&pool, 2, &err), &err);
-    for (char *rest = copy, *dir; (dir = strsep(&rest, ":")) != NULL;) {
+    for (char *rest = copy; (dir = strsep(&rest, ":")) != NULL;) {
         if (!*dir || n_model == MAX_MODELS) continue;
         model *m = &models[n_model++];
         snprintf(m->dir, sizeof(m->dir), "%s", dir);

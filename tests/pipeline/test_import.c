@@ -56,7 +56,7 @@ static void layout_of(ty_stage_kind k, ty_layout *l) {
     /* from golden/README.md and the models' config.json */
     const ty_vit_dims v = {28, 14, 32, 2, 2, 64, 1e-6f, "quick_gelu"};
     const ty_abstractor_dims a = {3, 32, 2, 2, 88, v2 ? 2 : 0, 32, 48, 1e-6f};
-    const ty_decoder_dims d = {512, 48, 2, 3, 3, 128, 640, 1e-6f, 0, v2};
+    const ty_decoder_dims d = {512, 48, 2, 3, 3, 128, 640, 1e-6f, 0, v2, false};
     ty_status st = k == TY_STAGE_VIT          ? ty_layout_vit(l, &v, NULL)
                    : k == TY_STAGE_ABSTRACTOR ? ty_layout_abstractor(l, &a, NULL)
                                               : ty_layout_decoder(l, &d, NULL);
@@ -266,7 +266,9 @@ static void import_refuses_other_models(void **state) {
     static const char *const configs[][2] = {
         {"{\"model_type\":\"mplug_owl2\"}", "no tensor model.vision_model."},
         {"{\"model_type\":\"gpt2\"}", "model_type \"gpt2\""},
-        {"{\"model_type\":\"mplug-owl\",\"text_config\":{\"model_type\":\"bloom\"}}", "bloom"},
+        {"{\"model_type\":\"mplug-owl\",\"text_config\":{\"model_type\":\"bloom\"}}",
+         "word_embeddings.weight"},
+        {"{\"model_type\":\"mplug-owl\",\"text_config\":{\"model_type\":\"opt\"}}", "opt"},
         {"{}", "model_type"},
         {"[", "config.json: line 1"},
         {"{\"model_type\":\"mplug-owl\",\"vision_config\":{\"num_attention_heads\":5}}",

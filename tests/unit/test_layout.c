@@ -16,7 +16,7 @@ static const ty_tensor_spec *find(const ty_layout *l, const char *name) {
 
 static void layout_names_the_decoder_in_both_worlds(void **state) {
     (void)state;
-    const ty_decoder_dims d = {512, 64, 2, 8, 2, 128, 640, 1e-6f, 0, false};
+    const ty_decoder_dims d = {512, 64, 2, 8, 2, 128, 640, 1e-6f, 0, false, false};
     ty_layout l = {0};
     assert_int_equal(ty_layout_decoder(&l, &d, NULL), TY_OK);
     assert_int_equal(l.n, 3 + 2 * 9);
@@ -57,7 +57,7 @@ static void layout_keeps_the_vision_towers_names(void **state) {
 
 static void layout_has_v2_s_second_ways(void **state) {
     (void)state;
-    const ty_decoder_dims d = {512, 64, 2, 8, 8, 128, 640, 1e-6f, 0, true};
+    const ty_decoder_dims d = {512, 64, 2, 8, 8, 128, 640, 1e-6f, 0, true, false};
     ty_layout l = {0};
     assert_int_equal(ty_layout_decoder(&l, &d, NULL), TY_OK);
     assert_int_equal(l.n, 3 + 2 * 13);
@@ -119,6 +119,16 @@ static stage_types parse(const char *a, const char *b) {
     return t;
 }
 
+static void split_gathers_q_k_and_v_of_all_heads(void **state) {
+    (void)state;
+    /* two heads of two: q0 k0 v0 q1 k1 v1, two rows each */
+    const uint8_t src[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+    const uint8_t want[12] = {1, 2, 7, 8, 3, 4, 9, 10, 5, 6, 11, 12};
+    uint8_t dst[12];
+    ty_layout_split_qkv(src, dst, 2, 12, 1);
+    assert_memory_equal(dst, want, sizeof want);
+}
+
 static void types_of_a_stage_beat_the_general_one(void **state) {
     (void)state;
     stage_types t = parse("vit=f16", "q8_0");
@@ -160,6 +170,7 @@ int main(void) {
         cmocka_unit_test(layout_has_v2_s_second_ways),
         cmocka_unit_test(layout_makes_v2_s_positions),
         cmocka_unit_test(permute_puts_the_halves_of_a_head_side_by_side),
+        cmocka_unit_test(split_gathers_q_k_and_v_of_all_heads),
         cmocka_unit_test(types_of_a_stage_beat_the_general_one),
         cmocka_unit_test(types_follow_role_and_row),
     };

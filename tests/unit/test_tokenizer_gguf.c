@@ -90,8 +90,10 @@ static void refuses(says f, ty_status want, const char *word) {
 static void files_that_do_not_fit_are_refused(void **state) {
     (void)state;
     says f = good;
+    f.model = "wordpiece";
+    refuses(f, TY_EUNSUPPORTED, "wordpiece");
     f.model = "gpt2";
-    refuses(f, TY_EUNSUPPORTED, "gpt2");
+    refuses(f, TY_EUNSUPPORTED, "bloom");
     f = good;
     f.mode = "quick";
     refuses(f, TY_EFORMAT, "quick");

@@ -84,11 +84,80 @@ static void vocab_of_a_model_pads_to_the_embedding(void **state) {
     vocab_clear(&v);
 }
 
+static const char tiny_json[] =
+    "{\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":"
+    "\"Split\",\"pattern\":{\"Regex\":\" "
+    "?[^(\\\\s|[.,!?…。，、।۔،])]+\"},\"behavior\":\"Isolated\","
+    "\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]},"
+    "\"added_tokens\":[{\"id\":0,\"content\":\"</"
+    "s>\",\"special\":true},{\"id\":4,\"content\":\"owl\","
+    "\"special\":false}],\"model\":{\"type\":\"BPE\",\"dropout\":null,\"vocab\":{\"a\":1,\"b\":2,"
+    "\"ab\":3},"
+    "\"merges\":[\"a b\",[\"b\",\"a\"]]}}";
+
+static void byte_level_vocabulary_is_read_from_json(void **state) {
+    (void)state;
+    vocab v;
+    json_t *root = json_loads(tiny_json, 0, NULL);
+    assert_non_null(root);
+    assert_int_equal(vocab_from_json(&v, root, 6, NULL), TY_OK);
+    assert_string_equal(v.pre, "bloom");
+    assert_int_equal(v.n_merge, 2);
+    assert_string_equal(v.merge[0], "a b"); /* older files */
+    assert_string_equal(v.merge[1], "b a"); /* newer ones */
+    assert_int_equal(v.eos, 0);
+    assert_int_equal(v.bos, -1);
+    assert_int_equal(v.type[0], 3);
+    assert_int_equal(v.type[1], 1);
+    assert_int_equal(v.type[4], 4);
+    assert_string_equal(v.text[5], "[PAD5]");
+    vocab_clear(&v);
+    json_decref(root);
+}
+
+static void byte_level_vocabularies_of_others_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *from, *to, *says;
+    } wrong[] = {{"Isolated", "Removed ", "pattern"},
+                 {" ?[^", " *[^", "pattern"},
+                 {"\"BPE\"", "\"WPE\"", "WPE"},
+                 {"\"dropout\":null", "\"dropout\":0.10", "dropout"},
+                 {"ByteLevel", "Metaspace", "Sequence"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        vocab v;
+        ty_err err = {0};
+        char *text = strdup(tiny_json), *at = strstr(text, wrong[i].from);
+        assert_non_null(at);
+        char *tail = strdup(at + strlen(wrong[i].from));
+        size_t n = strlen(wrong[i].to);
+        text = realloc(text, sizeof tiny_json + n);
+        at = strstr(text, wrong[i].from);
+        memcpy(at, wrong[i].to, n);
+        strcpy(at + n, tail);
+        json_t *root = json_loads(text, 0, NULL);
+        assert_non_null(root);
+        assert_int_equal(vocab_from_json(&v, root, 6, &err), TY_EUNSUPPORTED);
+        if (!strstr(err.text, wrong[i].says)) fail_msg("%s", err.text);
+        vocab_clear(&v);
+        json_decref(root);
+        free(tail);
+        free(text);
+    }
+    vocab v;
+    json_t *root = json_loads(tiny_json, 0, NULL);
+    assert_int_equal(vocab_from_json(&v, root, 4, NULL), TY_ESHAPE); /* id 4 has no row */
+    vocab_clear(&v);
+    json_decref(root);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(made_up_words_are_all_different),
         cmocka_unit_test(made_up_vocabulary_tokenizes_any_bytes),
         cmocka_unit_test(vocab_of_a_model_pads_to_the_embedding),
+        cmocka_unit_test(byte_level_vocabulary_is_read_from_json),
+        cmocka_unit_test(byte_level_vocabularies_of_others_are_refused),
     };
     return cmocka_run_group_tests_name("vocab", tests, NULL, NULL);
 }
