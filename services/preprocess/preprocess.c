@@ -117,16 +117,38 @@ static ty_status read_model(preprocess *p, const ty_gguf *g, ty_err *err) {
     return TY_OK;
 }
 
-ty_status preprocess_create(preprocess **out, const char *model_path,
-                            const preprocess_limits *limits, ty_err *err) {
-    *out = NULL;
-    ty_gguf *g = NULL;
+static preprocess *new_preprocess(const preprocess_limits *limits) {
     preprocess *p = calloc(1, sizeof *p);
-    if (!p) return ty_fail(err, TY_ENOMEM, "preprocess: no memory");
+    if (!p) return NULL;
     if (limits) p->limits = *limits;
     if (!p->limits.max_bytes) p->limits.max_bytes = (size_t)32 << 20;
     if (!p->limits.max_pixels) p->limits.max_pixels = (int64_t)64 << 20;
     if (!p->limits.max_ms) p->limits.max_ms = 10 * 1000;
+    return p;
+}
+
+ty_status preprocess_create_from(preprocess **out, int size, const double mean[3],
+                                 const double std[3], double scale, preprocess_mode mode,
+                                 ty_err *err) {
+    *out = NULL;
+    if (size < 1 || size > PREPROCESS_SIZE_MAX)
+        return ty_fail(err, TY_EINVAL, "preprocess: a size of %d, want 1..%d", size,
+                       PREPROCESS_SIZE_MAX);
+    preprocess *p = new_preprocess(NULL);
+    if (!p) return ty_fail(err, TY_ENOMEM, "preprocess: no memory");
+    p->size = size;
+    p->mode = mode;
+    fill_values(p, mean, std, scale);
+    *out = p;
+    return TY_OK;
+}
+
+ty_status preprocess_create(preprocess **out, const char *model_path,
+                            const preprocess_limits *limits, ty_err *err) {
+    *out = NULL;
+    ty_gguf *g = NULL;
+    preprocess *p = new_preprocess(limits);
+    if (!p) return ty_fail(err, TY_ENOMEM, "preprocess: no memory");
     ty_status st = ty_gguf_open(&g, model_path, err);
     if (st == TY_OK) st = read_model(p, g, err);
     ty_gguf_close(&g);
@@ -336,15 +358,18 @@ ty_status preprocess_rgb(preprocess *p, const uint8_t *bytes, size_t n_bytes, in
     return TY_OK;
 }
 
+void preprocess_normalise(const preprocess *p, const uint8_t *rgb, int size, float *pixels) {
+    size_t n = (size_t)size * (size_t)size;
+    for (size_t i = 0; i < n; i++)
+        for (size_t c = 0; c < 3; c++) pixels[c * n + i] = p->value[c][rgb[3 * i + c]];
+}
+
 ty_status preprocess_run(preprocess *p, const uint8_t *bytes, size_t n_bytes, int mode, int size,
                          float *pixels, ty_err *err) {
     image im;
     ty_status st = run(p, bytes, n_bytes, mode, size, &im, err);
     if (st != TY_OK) return st;
-    size_t n = (size_t)im.w * (size_t)im.h;
-    for (size_t i = 0; i < n; i++)
-        for (int c = 0; c < 3; c++)
-            pixels[(size_t)c * n + i] = p->value[c][im.data[3 * i + (size_t)c]];
+    preprocess_normalise(p, im.data, im.w, pixels);
     image_clear(&im);
     return TY_OK;
 }

@@ -32,6 +32,10 @@ typedef struct preprocess preprocess;
 /* model_path: preprocess.gguf (metadata only: size, mean, std, mode). */
 ty_status preprocess_create(preprocess **out, const char *model_path,
                             const preprocess_limits *limits, ty_err *err);
+/* The same from numbers, for the trainer: pixel = (byte * scale - mean) / std.  No model id. */
+ty_status preprocess_create_from(preprocess **out, int size, const double mean[3],
+                                 const double std[3], double scale, preprocess_mode mode,
+                                 ty_err *err);
 void preprocess_destroy(preprocess **p);
 int preprocess_size(const preprocess *p); /* S of the model */
 preprocess_mode preprocess_default_mode(const preprocess *p);
@@ -47,6 +51,8 @@ ty_status preprocess_run(preprocess *p, const uint8_t *bytes, size_t n_bytes, in
 /* The same before rescaling and normalisation: rgb [S, S, 3]. */
 ty_status preprocess_rgb(preprocess *p, const uint8_t *bytes, size_t n_bytes, int mode, int size,
                          uint8_t *rgb, ty_err *err);
+/* The last step alone: rgb [size, size, 3] -> pixels [3, size, size]. */
+void preprocess_normalise(const preprocess *p, const uint8_t *rgb, int size, float *pixels);
 /* The decoded picture alone: *rgb [h, w, 3] (free() it), as Pillow's convert("RGB"). */
 ty_status preprocess_decode(preprocess *p, const uint8_t *bytes, size_t n_bytes, uint8_t **rgb,
                             int *w, int *h, ty_err *err);
