@@ -30,18 +30,21 @@ double adamw_clip(double norm, double max) {
 /* What does not change from element to element, in f32 as PyTorch's scalars end up. */
 typedef struct {
     param_set *s;
-    int64_t first, last;
     adamw_kind kind;
     float beta1, beta2, one_minus_1, one_minus_2, eps, step, root2, decay, scale;
 } job;
 
-static void update(const job *j, const param *p, int64_t from, int64_t to) {
-    float decay = p->decay ? j->decay : 0;
-    for (int64_t i = from; i < to; i++) {
-        float g = p->grad[i] * j->scale, x = p->value[i];
-        float m = p->m[i] = j->kind == ADAMW_TORCH ? p->m[i] + j->one_minus_1 * (g - p->m[i])
-                                                   : p->m[i] * j->beta1 + j->one_minus_1 * g;
-        float v = p->v[i] = p->v[i] * j->beta2 + j->one_minus_2 * g * g;
+/* Elements [from, to) of the flat arrays, all of one parameter. */
+static void update(const job *j, bool decays, int64_t from, int64_t to) {
+    const param_set *s = j->s;
+    const float *grad = s->grads + from;
+    float decay = decays ? j->decay : 0, *value = s->values + from;
+    float *ms = s->m + from - s->first, *vs = s->v + from - s->first;
+    for (int64_t i = 0; i < to - from; i++) {
+        float g = grad[i] * j->scale, x = value[i];
+        float m = ms[i] = j->kind == ADAMW_TORCH ? ms[i] + j->one_minus_1 * (g - ms[i])
+                                                 : ms[i] * j->beta1 + j->one_minus_1 * g;
+        float v = vs[i] = vs[i] * j->beta2 + j->one_minus_2 * g * g;
         if (j->kind == ADAMW_TORCH) {
             x *= 1 - decay;
             x -= j->step * (m / (sqrtf(v) / j->root2 + j->eps));
@@ -49,7 +52,7 @@ static void update(const job *j, const param *p, int64_t from, int64_t to) {
             x -= j->step * (m / (sqrtf(v) + j->eps));
             x -= decay * x;
         }
-        p->value[i] = x;
+        value[i] = x;
     }
 }
 
@@ -57,22 +60,20 @@ static void update(const job *j, const param *p, int64_t from, int64_t to) {
 static void update_task(void *ctx, int task, int member) {
     const job *j = ctx;
     (void)member;
-    int64_t a = j->first + (int64_t)task * PIECE, b = a + PIECE < j->last ? a + PIECE : j->last;
+    int64_t a = j->s->first + (int64_t)task * PIECE;
+    int64_t b = a + PIECE < j->s->last ? a + PIECE : j->s->last;
     for (int i = 0; i < j->s->n; i++) {
         const param *p = j->s->item[i];
         if (!p->grad || !p->touched) continue;
         int64_t at = p->grad - j->s->grads;
-        int64_t from = a > at ? a - at : 0, to = b - at < p->count ? b - at : p->count;
-        if (from < to) update(j, p, from, to);
+        int64_t from = a > at ? a : at, to = b < at + p->count ? b : at + p->count;
+        if (from < to) update(j, p->decay, from, to);
     }
 }
 
-void adamw_step(const adamw *a, param_set *s, ty_pool *pool, int64_t t, double lr, double scale,
-                int64_t first, int64_t last) {
+void adamw_step(const adamw *a, param_set *s, ty_pool *pool, int64_t t, double lr, double scale) {
     double c1 = 1 - pow(a->beta1, (double)t), c2 = 1 - pow(a->beta2, (double)t);
     job j = {.s = s,
-             .first = first,
-             .last = last,
              .kind = a->kind,
              .beta1 = (float)a->beta1,
              .beta2 = (float)a->beta2,
@@ -83,6 +84,6 @@ void adamw_step(const adamw *a, param_set *s, ty_pool *pool, int64_t t, double l
              .decay = (float)(lr * a->weight_decay),
              .scale = (float)scale};
     j.step = (float)(a->kind == ADAMW_TORCH ? lr / c1 : lr * sqrt(c2) / c1);
-    if (last <= first) return;
-    ty_pool_run(pool, (int)((last - first + PIECE - 1) / PIECE), update_task, &j);
+    if (s->last <= s->first) return;
+    ty_pool_run(pool, (int)((s->last - s->first + PIECE - 1) / PIECE), update_task, &j);
 }

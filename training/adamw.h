@@ -24,9 +24,8 @@ int adamw_parse(const char *name);
 double adamw_grad_norm(const param_set *s);
 /* What clipping multiplies gradients by: max / (norm + 1e-6), at most 1; max 0: no clipping. */
 double adamw_clip(double norm, double max);
-/* Step t (from 1) on elements [first, last) of the flat arrays, gradients times `scale`.  Parameters
- * that were not reached stay as they are, moments too. */
-void adamw_step(const adamw *a, param_set *s, ty_pool *pool, int64_t t, double lr, double scale,
-                int64_t first, int64_t last);
+/* Step t (from 1) on the set's share of the elements, gradients times `scale`.  Parameters that were not
+ * reached stay as they are, moments too. */
+void adamw_step(const adamw *a, param_set *s, ty_pool *pool, int64_t t, double lr, double scale);
 
 #endif

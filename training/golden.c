@@ -114,7 +114,7 @@ static ty_status open_model(golden *g, ty_err *err) {
         if (st == TY_OK) st = lora_load(g->m, dir, err);
     }
     if (st == TY_OK) st = check_names(g, err);
-    if (st == TY_OK) st = param_settle(&g->m->params, err);
+    if (st == TY_OK) st = param_settle(&g->m->params, 0, 1, err);
     return st;
 }
 
@@ -237,8 +237,7 @@ static ty_status train(golden *g, train_run *r, ty_err *err) {
         double norm = adamw_grad_norm(s);
         norms[step] = (float)norm;
         if (step == 0) st = put(g, "grad", true, err);
-        adamw_step(&g->optimizer, s, r->pool, step + 1, g->lr, adamw_clip(norm, g->max_norm), 0,
-                   s->n_value);
+        adamw_step(&g->optimizer, s, r->pool, step + 1, g->lr, adamw_clip(norm, g->max_norm));
         if (st == TY_OK && step == 0) st = put(g, "param_step1", false, err);
     }
     if (st == TY_OK) st = put(g, "param_step5", false, err);

@@ -11,6 +11,10 @@ void op_fail(train_run *r, ty_status st) {
     if (r->st == TY_OK) r->st = st;
 }
 
+void op_complete(train_run *r, const param *first) {
+    if (r->st == TY_OK && r->complete) r->complete(r->ctx, first);
+}
+
 float *op_floats(train_run *r, int64_t n) {
     if (r->st != TY_OK) return NULL;
     float *x = ty_arena_array(r->arena, (size_t)n, sizeof *x);

@@ -118,30 +118,41 @@ ty_status param_new(param_set *s, const char *name, int n_dim, const int64_t *sh
     return TY_OK;
 }
 
-ty_status param_settle(param_set *s, ty_err *err) {
+/* Zeroed floats for the flat arrays. */
+static ty_status new_array(float **out, int64_t n, ty_err *err) {
+    *out = bytes_of((size_t)n * sizeof(float));
+    if (!*out)
+        return ty_fail(err, TY_ENOMEM, "no memory for %lld numbers of training state",
+                       (long long)n);
+    memset(*out, 0, (size_t)n * sizeof(float));
+    return TY_OK;
+}
+
+static int64_t flat_size(const param *p) {
+    return (p->count + 15) / 16 * 16;
+}
+
+ty_status param_settle(param_set *s, int rank, int n_rank, ty_err *err) {
     for (int i = 0; i < s->n; i++)
-        if (s->item[i]->train) s->n_value += (s->item[i]->count + 15) / 16 * 16;
-    size_t bytes = (size_t)s->n_value * sizeof(float);
-    float **all[] = {&s->values, &s->grads, &s->m, &s->v};
-    for (int i = 0; i < 4; i++) {
-        *all[i] = bytes_of(bytes);
-        if (!*all[i])
-            return ty_fail(err, TY_ENOMEM, "no memory for %zu bytes of training state", 4 * bytes);
-        memset(*all[i], 0, bytes);
-    }
-    int64_t at = 0;
-    for (int i = 0; i < s->n; i++) {
+        if (s->item[i]->train) s->n_value += flat_size(s->item[i]);
+    int64_t share = (s->n_value / 16 + n_rank - 1) / n_rank * 16, at = 0;
+    s->first = share * rank < s->n_value ? share * rank : s->n_value;
+    s->last = s->first + share < s->n_value ? s->first + share : s->n_value;
+    ty_status st = new_array(&s->values, s->n_value, err);
+    if (st == TY_OK) st = new_array(&s->grads, s->n_value, err);
+    if (st == TY_OK) st = new_array(&s->m, s->last - s->first, err);
+    if (st == TY_OK) st = new_array(&s->v, s->last - s->first, err);
+    for (int i = 0; i < s->n && st == TY_OK; i++) {
         param *p = s->item[i];
         if (!p->train) continue;
         memcpy(s->values + at, p->data, (size_t)p->count * sizeof(float));
         free(p->data);
         p->data = p->value = s->values + at;
         p->grad = s->grads + at;
-        p->m = s->m + at;
-        p->v = s->v + at;
-        at += (p->count + 15) / 16 * 16;
+        p->settled = true;
+        at += flat_size(p);
     }
-    return TY_OK;
+    return st;
 }
 
 param *param_find(const param_set *s, const char *name) {
@@ -151,7 +162,7 @@ param *param_find(const param_set *s, const char *name) {
 }
 
 size_t param_bytes(const param_set *s) {
-    size_t bytes = 4 * (size_t)s->n_value * sizeof(float);
+    size_t bytes = 2 * (size_t)(s->n_value + s->last - s->first) * sizeof(float);
     for (int i = 0; i < s->n; i++)
         if (!s->item[i]->train)
             bytes += ty_dtype_bytes(s->item[i]->type, (size_t)s->item[i]->count);
@@ -169,7 +180,7 @@ void param_floats(const param *p, int64_t first, int64_t n, float *out) {
 
 void param_set_clear(param_set *s) {
     for (int i = 0; i < s->n; i++) {
-        if (!s->values || !s->item[i]->train) free(s->item[i]->data);
+        if (!s->item[i]->settled) free(s->item[i]->data);
         free(s->item[i]);
     }
     free(s->item);

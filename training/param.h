@@ -23,9 +23,9 @@ typedef struct {
     void *data;
     float *value; /* data when type is F32, else NULL */
     float *grad;  /* NULL: frozen */
-    float *m, *v; /* the optimizer's moments; NULL: frozen */
     bool train;
-    bool decay; /* weight decay applies: false for biases and LayerNorms */
+    bool settled; /* data lies in the set's flat array */
+    bool decay;   /* weight decay applies: false for biases and LayerNorms */
     bool
         touched; /* this step's backward reached it.  What it did not is left alone by the optimizer,
                      decay included, as a gradient of None is in PyTorch */
@@ -34,8 +34,11 @@ typedef struct {
 typedef struct {
     param **item;
     int n, cap;
-    int64_t n_value; /* elements that train */
-    float *values, *grads, *m, *v;
+    int64_t n_value; /* elements that train, each parameter rounded up to 16 */
+    float *values, *grads;
+    /* The optimizer's moments of elements [first, last) alone: of this rank's share (ranks.h). */
+    int64_t first, last;
+    float *m, *v;
 } param_set;
 
 /* What the parameters are read from, and how. */
@@ -53,8 +56,9 @@ ty_status param_read(param_set *s, const param_source *src, const char *name, in
 /* A new parameter that trains, zero. */
 ty_status param_new(param_set *s, const char *name, int n_dim, const int64_t *shape, param **out,
                     ty_err *err);
-/* After the last one: moves all that trains into the flat arrays. */
-ty_status param_settle(param_set *s, ty_err *err);
+/* After the last one: moves all that trains into the flat arrays.  Moments are held of the rank's share of
+ * the elements: all of them for rank 0 of 1. */
+ty_status param_settle(param_set *s, int rank, int n_rank, ty_err *err);
 param *param_find(const param_set *s, const char *name); /* NULL: none */
 /* Bytes of frozen and training values together with gradients and moments. */
 size_t param_bytes(const param_set *s);

@@ -32,12 +32,18 @@ static void visual_backward(train_run *r, const owl *m, vit_pass *vit, abstracto
     if (d) vit_backward(r, m, vit, d);
 }
 
+/* v2's reference runs a picture of zeros where a batch has none, and multiplies nothing by it: the vision
+ * tower is reached with a gradient of zero, so its moments fade and its weights decay. */
+static void reach_vision(const owl *m) {
+    for (int i = 0; i < m->params.n && m->params.item[i] != m->embed; i++)
+        m->params.item[i]->touched = true;
+}
+
 static double run(train_run *r, const owl *m, const owl_batch *b, float weight, bool backward) {
     vit_pass vit = {0};
     abstractor_pass abstractor = {0};
     llm_pass llm = {0};
     float *d = NULL, *d_tokens = NULL;
-    /* v2 runs the zero pictures of text samples too: their parameters count as reached. */
     bool visual = m->version && b->n_picture > 0;
     if (visual) {
         vit_forward(r, m, b->pixels, b->n_picture, &vit);
@@ -53,6 +59,7 @@ static double run(train_run *r, const owl *m, const owl_batch *b, float weight, 
                 op_floats(r, (int64_t)b->n_picture * (m->abstractor.n_query + 1) * m->llm.width);
     }
     if (r->st != TY_OK) return 0;
+    if (backward && m->version == 2 && !visual) reach_vision(m);
     llm_loss(r, m, &llm, weight, d);
     if (backward && r->st == TY_OK) llm_backward(r, m, &llm, d, d_tokens);
     if (d_tokens && r->st == TY_OK) visual_backward(r, m, &vit, &abstractor, d_tokens);

@@ -27,6 +27,10 @@ typedef struct {
     ty_arena *arena;
     bool recompute;
     double flops; /* of matrix products, attention aside */
+    /* Called by a backward when the gradients of `first` and of all that stands behind it in the set,
+     * adapters aside, are complete; NULL: nobody listens. */
+    void (*complete)(void *ctx, const param *first);
+    void *ctx;
     ty_status st;
     ty_err err;
 } train_run;
@@ -46,6 +50,7 @@ void op_norm_back(train_run *r, const owl_norm *n, const float *x, const float *
                   float *dx, bool add);
 void op_add(train_run *r, float *y, const float *x, int64_t n); /* y += x */
 void op_fail(train_run *r, ty_status st);                       /* keeps r->err's text */
+void op_complete(train_run *r, const param *first);             /* calls r->complete */
 
 /* ---- the vision transformer (pass_vit.c) ---- */
 

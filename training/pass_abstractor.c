@@ -214,6 +214,7 @@ void abstractor_backward(train_run *r, const owl *m, abstractor_pass *p, const f
         abstractor_kept *k = &p->kept[r->recompute ? 0 : i];
         if (r->recompute) layer_forward(r, m, p, i, k, NULL);
         layer_backward(r, m, p, i, k, dx, &w, d_features);
+        op_complete(r, m->abstractor_layer[i].norm1.w);
     }
     if (r->st != TY_OK) return;
     m->query->touched = true;

@@ -244,6 +244,7 @@ void llm_backward(train_run *r, const owl *m, llm_pass *p, float *d, float *d_to
         llm_kept *k = &p->kept[r->recompute ? 0 : i];
         if (r->recompute) layer_forward(r, m, p, i, k, NULL);
         layer_backward(r, m, p, i, k, d, &w);
+        op_complete(r, m->llm_layer[i].before_attention[0].w);
     }
     if (r->st == TY_OK && lowest == 0) embed_back(m, b, d, d_tokens);
 }

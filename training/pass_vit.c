@@ -181,6 +181,7 @@ void vit_backward(train_run *r, const owl *m, vit_pass *p, float *d) {
         vit_kept *k = &p->kept[r->recompute ? 0 : i];
         if (r->recompute) layer_forward(r, m, p, i, k, NULL);
         layer_backward(r, m, p, i, k, d, plane, wide);
+        op_complete(r, m->vit_layer[i].before_attention.w);
     }
     op_norm_back(r, &m->vit_pre, p->embedded, d, p->rows, d, false);
     embed_back(r, m, p, d);

@@ -1,15 +1,21 @@
 /*
  * The reference's training records, read, tokenised and masked as its data sets do: ids, labels and pixels
- * of both batches of v1-micro and v2-micro, element by element.
+ * of both batches of v1-micro and v2-micro, element by element; its learning rates; and records and
+ * pictures that cannot be used.
  */
 #include "tests/support/ty_test.h"
 
+#include "common/base/file.h"
 #include "common/model/safetensors.h"
+#include "tests/support/process.h"
 #include "training/batch.h"
 #include "training/dataset.h"
 #include "training/pictures.h"
+#include "training/recipe.h"
 
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void must(ty_status st, const ty_err *err) {
@@ -87,7 +93,124 @@ static void records_become_the_references_batches(void **state) {
     check_version(2, "tests/golden/images_golden/v2_train.json", 2048);
 }
 
+/* "lr_schedule_<kind>_warmup<w>_total<n>_lr<x>": the learning rate at some steps. */
+static void check_schedule(const char *path, schedule_kind kind, const char *prefix) {
+    json_t *golden = json_load_file(path, 0, NULL), *table, *value;
+    const char *name, *step;
+    int checked = 0;
+    assert_non_null(golden);
+    json_object_foreach(golden, name, table) {
+        int warmup, total;
+        double lr;
+        if (strncmp(name, prefix, strlen(prefix)) != 0) continue;
+        assert_int_equal(sscanf(name + strlen(prefix), "%d_total%d_lr%lf", &warmup, &total, &lr),
+                         3);
+        json_object_foreach(table, step, value) {
+            double got = lr * schedule_factor(kind, atoll(step), warmup, total);
+            if (fabs(got - json_number_value(value)) > 1e-8 * lr + 1e-6 * got)
+                fail_msg("%s: step %s is %g, want %g", name, step, got, json_number_value(value));
+            checked++;
+        }
+    }
+    assert_true(checked > 5);
+    json_decref(golden);
+}
+
+static void schedules_equal_the_references(void **state) {
+    (void)state;
+    check_schedule("tests/golden/v1-micro/golden.json", SCHEDULE_LINEAR,
+                   "lr_schedule_linear_warmup");
+    check_schedule("tests/golden/v2-micro/golden.json", SCHEDULE_COSINE,
+                   "lr_schedule_cosine_warmup");
+}
+
+/* ---- records and pictures that cannot be used ---- */
+
+static void write_file(const char *path, const char *text) {
+    ty_err err = {0};
+    must(ty_file_write_atomic(path, text, strlen(text), &err), &err);
+}
+
+static void unusable_records_are_counted_and_left_out(void **state) {
+    (void)state;
+    char path[4200];
+    ty_err err = {0};
+    ty_tokenizer *tokenizer = NULL;
+    dataset d;
+    must(ty_tokenizer_from_spm(&tokenizer, "tests/golden/v1-micro/tokenizer.model", &err), &err);
+    sample_rules rules = {tokenizer, 1, 4, 512};
+    snprintf(path, sizeof path, "%s/some.jsonl", test_temp_dir());
+    write_file(
+        path, "{\"text\": \"Human: no answer\"}\n{\"image\": 3, \"text\": \"Human: a\\nAI: b\"}\n\n"
+              "{\"nothing\": 1}\n{\"text\": \"Human: a\\nAI: b\"}\n");
+    must(dataset_open(&d, path, NULL, &rules, &err), &err);
+    assert_int_equal(d.n_read, 4);
+    assert_int_equal(d.n, 1);
+    assert_int_equal(d.n_empty, 1);
+    assert_int_equal(d.n_bad, 2);
+    assert_non_null(strstr(d.first_bad, "record 2"));
+    assert_string_equal(d.folder, test_temp_dir());
+    dataset_close(&d);
+    write_file(path, "{\"text\": \"Human: no answer\"}\n");
+    assert_int_equal(dataset_open(&d, path, NULL, &rules, &err), TY_EFORMAT);
+    assert_non_null(strstr(err.text, "no record"));
+    write_file(path, "{\"text\": \n");
+    assert_int_equal(dataset_open(&d, path, NULL, &rules, &err), TY_EFORMAT);
+    assert_non_null(strstr(err.text, "line 1"));
+    ty_tokenizer_destroy(&tokenizer);
+}
+
+static void order_is_a_permutation_of_each_epoch(void **state) {
+    (void)state;
+    sample items[50] = {0};
+    dataset d = {.item = items, .n = 50};
+    dataset_order order = {-1, NULL}, again = {-1, NULL};
+    int moved = 0;
+    for (int epoch = 0; epoch < 3; epoch++) {
+        int seen[50] = {0};
+        for (int i = 0; i < 50; i++) {
+            const sample *s;
+            assert_int_equal(dataset_at(&d, 9, epoch * 50 + i, &order, &s, NULL), TY_OK);
+            seen[s - items]++;
+            moved += s - items != i;
+        }
+        for (int i = 0; i < 50; i++) assert_int_equal(seen[i], 1);
+    }
+    assert_true(moved > 100);
+    const sample *a, *b; /* any place can be asked for first */
+    assert_int_equal(dataset_at(&d, 9, 77, &order, &a, NULL), TY_OK);
+    assert_int_equal(dataset_at(&d, 9, 77, &again, &b, NULL), TY_OK);
+    assert_ptr_equal(a, b);
+    free(order.index);
+    free(again.index);
+}
+
+static void augmented_picture_depends_on_its_draw_alone(void **state) {
+    (void)state;
+    enum { N = 3 * 28 * 28 };
+    static float a[N], b[N], c[N];
+    pictures p;
+    ty_err err = {0};
+    const char *path = "tests/golden/images/photo_47.jpg";
+    must(pictures_open(&p, "tests/golden/v1-micro", 28, 1, true, &err), &err);
+    must(pictures_load(&p, path, 3, 5, a, &err), &err);
+    must(pictures_load(&p, path, 3, 5, b, &err), &err);
+    must(pictures_load(&p, path, 3, 6, c, &err), &err);
+    assert_memory_equal(a, b, sizeof a);
+    assert_memory_not_equal(a, c, sizeof a);
+    assert_int_equal(pictures_load(&p, "tests/golden/images/none.jpg", 3, 5, a, &err),
+                     TY_ENOTFOUND);
+    assert_non_null(strstr(err.text, "none.jpg"));
+    pictures_close(&p);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(records_become_the_references_batches)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(records_become_the_references_batches),
+        cmocka_unit_test(schedules_equal_the_references),
+        cmocka_unit_test(unusable_records_are_counted_and_left_out),
+        cmocka_unit_test(order_is_a_permutation_of_each_epoch),
+        cmocka_unit_test(augmented_picture_depends_on_its_draw_alone),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
