@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_OPTIONS = 96, CODE_BASE = 1000, CODE_HELP = 1, CODE_VERSION = 2 };
 
@@ -22,7 +23,8 @@ static int count(const ty_option *table) {
 
 static void set_default(const ty_option *o) {
     switch (o->kind) {
-    case TY_OPTION_STR: *(const char **)o->value = o->default_str; break;
+    case TY_OPTION_STR:
+    case TY_OPTION_NAME: *(const char **)o->value = o->default_str; break;
     case TY_OPTION_INT: *(int *)o->value = (int)o->default_num; break;
     case TY_OPTION_DOUBLE: *(double *)o->value = o->default_num; break;
     case TY_OPTION_FLAG: *(bool *)o->value = false; break;
@@ -66,9 +68,47 @@ static int set_flag(const ty_option *o, const char *text, const char *name) {
     return 0;
 }
 
+/* Replicas that are configured alike get names of their own by it. */
+static int set_name(const ty_option *o, const char *text, const char *name) {
+    const char *at = strstr(text, "%h");
+    *(const char **)o->value = text;
+    if (!at) return 0;
+    char host[256] = "";
+    size_t room = strlen(text) + sizeof(host);
+    char *expanded = malloc(room); /* kept as long as the process lives */
+    if (!expanded || gethostname(host, sizeof(host) - 1) != 0) {
+        fprintf(stderr, "%s: the host's name cannot be read\n", name);
+        free(expanded);
+        return -1;
+    }
+    snprintf(expanded, room, "%.*s%s%s", (int)(at - text), text, host, at + 2);
+    *(const char **)o->value = expanded;
+    return 0;
+}
+
+static int set(const ty_option *o, const char *text, const char *name);
+
+/* A list's variable: each item as if its flag were given. */
+static int set_list(const ty_option *o, const char *text) {
+    char *copy = strdup(text), *save = NULL; /* the list borrows it */
+    if (!copy) {
+        fprintf(stderr, "%s: out of memory\n", o->variable);
+        return -1;
+    }
+    int rc = 0;
+    for (char *p = strtok_r(copy, ",", &save); p && rc == 0; p = strtok_r(NULL, ",", &save))
+        rc = set(o, p, o->variable);
+    return rc;
+}
+
+static int set_variable(const ty_option *o, const char *text) {
+    return o->kind == TY_OPTION_LIST ? set_list(o, text) : set(o, text, o->variable);
+}
+
 static int set(const ty_option *o, const char *text, const char *name) {
     switch (o->kind) {
     case TY_OPTION_STR: *(const char **)o->value = text; return 0;
+    case TY_OPTION_NAME: return set_name(o, text, name);
     case TY_OPTION_INT:
     case TY_OPTION_DOUBLE: return set_number(o, text, name);
     case TY_OPTION_FLAG: return set_flag(o, text, name);
@@ -84,7 +124,8 @@ static int set(const ty_option *o, const char *text, const char *name) {
 }
 
 static void print_default(const ty_option *o) {
-    if (o->kind == TY_OPTION_STR && o->default_str) printf(" [%s]", o->default_str);
+    if ((o->kind == TY_OPTION_STR || o->kind == TY_OPTION_NAME) && o->default_str)
+        printf(" [%s]", o->default_str);
     if (o->kind == TY_OPTION_INT || o->kind == TY_OPTION_DOUBLE) printf(" [%g]", o->default_num);
     if (o->variable) printf(" (%s)", o->variable);
 }
@@ -111,14 +152,15 @@ ty_options_next ty_options_parse(const ty_option *table, const char *usage, cons
     }
     last_table = table;
     memset(given, 0, sizeof(given));
+    bool by_variable[MAX_OPTIONS] = {0};
     for (int i = 0; i < n; i++) {
         int has_arg = table[i].kind == TY_OPTION_FLAG ? no_argument : required_argument;
         longs[i] = (struct option){table[i].flag, has_arg, NULL, CODE_BASE + i};
         set_default(&table[i]);
         const char *var = table[i].variable ? getenv(table[i].variable) : NULL;
         if (var && *var) {
-            if (set(&table[i], var, table[i].variable) != 0) return TY_OPTIONS_USAGE;
-            given[i] = true;
+            if (set_variable(&table[i], var) != 0) return TY_OPTIONS_USAGE;
+            given[i] = by_variable[i] = true;
         }
     }
     longs[n] = (struct option){"help", no_argument, NULL, CODE_HELP};
@@ -142,6 +184,8 @@ ty_options_next ty_options_parse(const ty_option *table, const char *usage, cons
         const ty_option *o = &table[c - CODE_BASE];
         char name[64];
         snprintf(name, sizeof(name), "--%s", o->flag);
+        if (by_variable[c - CODE_BASE]) set_default(o); /* a list does not add to its variable's */
+        by_variable[c - CODE_BASE] = false;
         if (set(o, optarg, name) != 0) return TY_OPTIONS_USAGE;
         given[c - CODE_BASE] = true;
     }

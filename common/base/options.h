@@ -24,13 +24,15 @@
 
 typedef enum {
     TY_OPTION_STR,
+    TY_OPTION_NAME, /* a string in which %h stands for this host's name */
     TY_OPTION_INT,
     TY_OPTION_DOUBLE,
     TY_OPTION_FLAG,
     TY_OPTION_LIST
 } ty_option_kind;
 
-/* A repeated option ("--image a --image b"); strings are borrowed from argv. */
+/* A repeated option ("--image a --image b"), or a variable with commas between; strings are borrowed from argv
+ * or kept as long as the process lives. */
 enum { TY_OPTION_LIST_MAX = 64 };
 typedef struct {
     const char *item[TY_OPTION_LIST_MAX];
@@ -39,7 +41,7 @@ typedef struct {
 
 typedef struct {
     const char *flag;     /* without the dashes; NULL ends the table */
-    const char *variable; /* "TYTO_..." or NULL; not for lists */
+    const char *variable; /* "TYTO_..." or NULL */
     ty_option_kind kind;
     void *value; /* const char **, int *, double *, bool *, ty_option_list * */
     const char *default_str;
@@ -50,6 +52,8 @@ typedef struct {
 
 #define TY_OPT_STR(flag, var, field, def, arg, help)                                               \
     { flag, var, TY_OPTION_STR, &(field), def, 0, 0, 0, arg, help }
+#define TY_OPT_NAME(flag, var, field, def, arg, help)                                              \
+    { flag, var, TY_OPTION_NAME, &(field), def, 0, 0, 0, arg, help }
 #define TY_OPT_INT(flag, var, field, def, min, max, help)                                          \
     { flag, var, TY_OPTION_INT, &(field), NULL, def, min, max, "N", help }
 #define TY_OPT_DOUBLE(flag, var, field, def, min, max, help)                                       \
@@ -58,6 +62,9 @@ typedef struct {
     { flag, var, TY_OPTION_FLAG, &(field), NULL, 0, 0, 1, NULL, help }
 #define TY_OPT_LIST(flag, field, arg, help)                                                        \
     { flag, NULL, TY_OPTION_LIST, &(field), NULL, 0, 0, 0, arg, help }
+/* The same with a variable: items with commas between. */
+#define TY_OPT_LIST_VAR(flag, var, field, arg, help)                                               \
+    { flag, var, TY_OPTION_LIST, &(field), NULL, 0, 0, 0, arg, help }
 #define TY_OPT_END                                                                                 \
     { NULL, NULL, TY_OPTION_STR, NULL, NULL, 0, 0, 0, NULL, NULL }
 

@@ -28,8 +28,8 @@ typedef struct {
         TY_OPT_FLAG("dump", NULL, (o).dump, "offline: add the intermediate tensors"),              \
         TY_OPT_STR("connect", "TYTO_BROKER", (o).connect, NULL, "ENDPOINT",                        \
                    "serve: all brokers' worker endpoints, commas between"),                        \
-        TY_OPT_STR("worker", "TYTO_WORKER", (o).worker, worker_name, "NAME",                       \
-                   "serve: this worker's name, the same over restarts"),                           \
+        TY_OPT_NAME("worker", "TYTO_WORKER", (o).worker, worker_name, "NAME",                      \
+                    "serve: this worker's name, the same over restarts; %h = the host's"),         \
         TY_OPT_STR("pipeline", "TYTO_PIPELINE", (o).pipeline, "", "NAME",                          \
                    "serve: the pipeline's name, for people"),                                      \
         TY_OPT_INT("batch", "TYTO_BATCH", (o).batch, batch_default, 1, 1024,                       \

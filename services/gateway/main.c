@@ -15,9 +15,10 @@ static struct {
 } opt;
 
 static const ty_option table[] = {
-    TY_OPT_LIST("pipeline", opt.pipelines, "DIR",
-                "a pipeline directory (`tyto import` makes one); its name is the API's model name; "
-                "repeat for more"),
+    TY_OPT_LIST_VAR(
+        "pipeline", "TYTO_PIPELINES", opt.pipelines, "DIR",
+        "a pipeline directory (`tyto import` makes one); its name is the API's model name; "
+        "repeat for more"),
     TY_OPT_STR("connect", "TYTO_BROKER", opt.g.connect, NULL, "ENDPOINT[,...]",
                "the brokers' gateway endpoints: ipc:///path or tcp://host:port"),
     TY_OPT_STR("listen", "TYTO_LISTEN", opt.g.listen, "127.0.0.1:8080", "HOST:PORT",
@@ -26,8 +27,8 @@ static const ty_option table[] = {
                 "let other gateways of this machine listen on the same port; the kernel spreads "
                 "the connections"),
     TY_OPT_STR("port-file", NULL, opt.g.port_file, NULL, "FILE", "write the bound port there"),
-    TY_OPT_STR("name", "TYTO_GATEWAY_NAME", opt.g.name, "gateway.0", "NAME",
-               "this gateway's name, the same after a restart"),
+    TY_OPT_NAME("name", "TYTO_GATEWAY_NAME", opt.g.name, "gateway.0", "NAME",
+                "this gateway's name, the same after a restart; %h = the host's"),
     TY_OPT_STR("api-key-file", "TYTO_API_KEY_FILE", opt.g.api_key_file, NULL, "FILE",
                "API keys, one a line, plain or sha256:HEX; without it everybody may"),
     TY_OPT_STR("cache-url", "TYTO_CACHE_URL", opt.g.cache_url, "", "URL",

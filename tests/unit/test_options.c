@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 static struct {
-    const char *model;
+    const char *model, *name;
     int threads;
     double temperature;
     bool verbose;
@@ -21,7 +21,8 @@ static const ty_option table[] = {
     TY_OPT_INT("threads", "TYTO_TEST_THREADS", opt.threads, 3, 0, 16, "how many"),
     TY_OPT_DOUBLE("temperature", NULL, opt.temperature, 0.5, 0, 2, "how hot"),
     TY_OPT_FLAG("verbose", "TYTO_TEST_VERBOSE", opt.verbose, "say more"),
-    TY_OPT_LIST("image", opt.image, "FILE", "a picture"),
+    TY_OPT_LIST_VAR("image", "TYTO_TEST_IMAGES", opt.image, "FILE", "a picture"),
+    TY_OPT_NAME("name", "TYTO_TEST_NAME", opt.name, "x.0", "NAME", "who"),
     TY_OPT_END,
 };
 
@@ -48,7 +49,36 @@ static int clean(void **state) {
     unsetenv("TYTO_TEST_MODEL");
     unsetenv("TYTO_TEST_THREADS");
     unsetenv("TYTO_TEST_VERBOSE");
+    unsetenv("TYTO_TEST_IMAGES");
+    unsetenv("TYTO_TEST_NAME");
     return 0;
+}
+
+static void list_is_read_from_its_variable_unless_a_flag_is_given(void **state) {
+    (void)state;
+    setenv("TYTO_TEST_IMAGES", "a.jpg,b.jpg", 1);
+    assert_int_equal(parse((char *[]){(char *)"test", NULL}, NULL), TY_OPTIONS_GO);
+    assert_int_equal(opt.image.n, 2);
+    assert_string_equal(opt.image.item[0], "a.jpg");
+    assert_string_equal(opt.image.item[1], "b.jpg");
+    assert_int_equal(
+        PARSE(NULL, (char *)"--image", (char *)"c.jpg", (char *)"--image", (char *)"d,e.jpg"),
+        TY_OPTIONS_GO);
+    assert_int_equal(opt.image.n, 2);
+    assert_string_equal(opt.image.item[0], "c.jpg");
+    assert_string_equal(opt.image.item[1], "d,e.jpg");
+}
+
+static void name_may_hold_the_hosts(void **state) {
+    (void)state;
+    char host[256] = "", want[300];
+    assert_int_equal(gethostname(host, sizeof(host) - 1), 0);
+    snprintf(want, sizeof(want), "vit.%s.1", host);
+    setenv("TYTO_TEST_NAME", "vit.%h.1", 1);
+    assert_int_equal(parse((char *[]){(char *)"test", NULL}, NULL), TY_OPTIONS_GO);
+    assert_string_equal(opt.name, want);
+    assert_int_equal(PARSE(NULL, (char *)"--name", (char *)"plain"), TY_OPTIONS_GO);
+    assert_string_equal(opt.name, "plain");
 }
 
 static void options_have_defaults(void **state) {
@@ -107,6 +137,8 @@ static void options_help_and_version_are_done(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(list_is_read_from_its_variable_unless_a_flag_is_given, clean),
+        cmocka_unit_test_setup(name_may_hold_the_hosts, clean),
         cmocka_unit_test_setup(options_have_defaults, clean),
         cmocka_unit_test_setup(options_flag_beats_variable_beats_default, clean),
         cmocka_unit_test_setup(options_collect_lists_and_positions, clean),
