@@ -123,6 +123,8 @@ run: setup ## bring the default pipeline up, ask about a picture, serve until Ct
 	@exec env ASK='$(subst ','\'',$(ASK))' ASK_IMAGE='$(ASK_IMAGE)' tools/run-demo $(DEFAULT_MODEL) $(HOST):$(PORT)
 .PHONY: run
 
+include orchestration/deploy.mk
+
 format: ## rewrite *.c *.h with .clang-format
 	clang-format -i $$(git ls-files '*.[ch]')
 format-check: ## fail when a file is not formatted

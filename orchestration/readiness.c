@@ -30,36 +30,42 @@ static void what_is_missing(const json_t *all, char *why) {
     snprintf(why, SUPERVISOR_PROBE_TEXT, "%.40s: %.200s", name ? name : "gateway", reason);
 }
 
-/* Which gateway answered that it is ready; -1: none, and why. */
-static int ask_one(const char *url, char *why) {
+bool gateway_ready(const char *base, char *name, char *why) {
+    char url[336];
     ty_err err = {0};
     http_reply reply;
-    int who = -1;
+    snprintf(url, sizeof(url), "%.320s/readyz", base);
     http_call call = {.url = url, .timeout_ms = PROBE_TIMEOUT_MS};
     ty_status st = http_client_call(&call, &reply, &err);
     json_t *all = st == TY_OK && reply.body.data
                       ? json_loadb(reply.body.data, reply.body.len, 0, NULL)
                       : NULL;
-    const char *name = json_string_value(json_object_get(all, "gateway"));
+    const char *who = json_string_value(json_object_get(all, "gateway"));
+    bool ready = st == TY_OK && reply.status == 200 && who;
+    snprintf(name, GATEWAY_NAME, "%s", who ? who : "");
     if (st != TY_OK)
         snprintf(why, SUPERVISOR_PROBE_TEXT, "%.200s", err.text);
-    else if (reply.status != 200 || !name || strncmp(name, "gateway.", 8) != 0)
+    else if (!ready)
         what_is_missing(all, why);
-    else
-        who = (int)strtol(name + 8, NULL, 10);
     json_decref(all);
     ty_buf_clear(&reply.body);
-    return who;
+    return ready;
+}
+
+/* Which gateway answered that it is ready; -1: none, and why. */
+static int ask_one(const char *base, char *why) {
+    char name[GATEWAY_NAME];
+    if (!gateway_ready(base, name, why)) return -1;
+    return strncmp(name, "gateway.", 8) == 0 ? (int)strtol(name + 8, NULL, 10) : -1;
 }
 
 static bool address_ready(const fleet *f, int address, char *why) {
-    char base[320], url[336];
+    char base[320];
     bool seen[FLEET_GATEWAYS_MAX] = {0};
     int sharers = fleet_sharers(f, address), left = sharers;
     fleet_url(f, address, base, sizeof(base));
-    snprintf(url, sizeof(url), "%s/readyz", base);
     for (int i = 0; i < TRIES_PER_GATEWAY * sharers && left > 0; i++) {
-        int who = ask_one(url, why);
+        int who = ask_one(base, why);
         if (who < 0 || who >= f->gateways) return false;
         left -= !seen[who];
         seen[who] = true;

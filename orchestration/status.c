@@ -1,5 +1,6 @@
-/* status.c - `tyto status`: the processes of a running `tyto up`. */
+/* status.c - `tyto status`: the processes of a running `tyto up`; or is a gateway anywhere ready? */
 #include "orchestration/commands.h"
+#include "orchestration/readiness.h"
 #include "orchestration/state.h"
 #include "orchestration/status.h"
 
@@ -70,19 +71,35 @@ static int print_json(const json_t *all) {
     return 0;
 }
 
+/* For health checks: one line, and the exit code. */
+static int ask_gateway(const char *url) {
+    char name[GATEWAY_NAME], why[SUPERVISOR_PROBE_TEXT] = "";
+    bool ready = gateway_ready(url, name, why);
+    if (ready)
+        printf("%s is ready\n", name);
+    else
+        fprintf(stderr, "tyto status: %s is not ready: %s\n", url, why);
+    return ready ? 0 : 1;
+}
+
 int cmd_status(int argc, char **argv) {
     static struct {
-        const char *state;
+        const char *state, *url;
         bool json;
     } opt;
     static const ty_option table[] = {
         TY_OPT_STR("state", "TYTO_STATE", opt.state, NULL, "DIR", "state directory of `tyto up`"),
-        TY_OPT_FLAG("json", NULL, opt.json, "print JSON: {\"processes\": [...]}"), TY_OPT_END};
-    ty_options_next next = ty_options_parse(table, "tyto status [--json] [--state DIR]",
-                                            "Lists the processes of a running `tyto up`.  Exit "
-                                            "code 1 when none runs.",
-                                            argc, argv, NULL);
+        TY_OPT_FLAG("json", NULL, opt.json, "print JSON: {\"processes\": [...]}"),
+        TY_OPT_STR("url", NULL, opt.url, NULL, "URL",
+                   "instead: is the gateway at http://HOST:PORT ready?  For health checks"),
+        TY_OPT_END};
+    ty_options_next next =
+        ty_options_parse(table, "tyto status [--json] [--state DIR] | tyto status --url URL",
+                         "Lists the processes of a running `tyto up`.  Exit code 1 when none runs "
+                         "(--url: not ready).",
+                         argc, argv, NULL);
     if (next != TY_OPTIONS_GO) return next == TY_OPTIONS_DONE ? 0 : 2;
+    if (opt.url) return ask_gateway(opt.url);
     char dir[STATE_PATH];
     ty_err err = {0};
     json_t *all = NULL;
