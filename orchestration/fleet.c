@@ -252,6 +252,7 @@ static ty_status add_worker(const fleet *f, const ty_pipeline *p, ty_stage_kind 
     if (st == TY_OK) st = add_connect(f, &c, f->workers_endpoint, err);
     if (st == TY_OK) st = add_option(&c, "--worker", c.name, err);
     if (st == TY_OK) st = add_option(&c, "--pipeline", p->name, err);
+    if (st == TY_OK) st = add_option(&c, "--drain-s", f->drain, err);
     if (st == TY_OK) st = add_run_options(f, k, &c, err);
     if (st == TY_OK) st = add_option(&c, "--log-level", f->log_level, err);
     if (st == TY_OK) st = supervisor_add(s, &c, err);

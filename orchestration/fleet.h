@@ -29,7 +29,7 @@ typedef struct {
     /* as given, NULL = the program's default */
     const char *threads, *compute, *kv, *context, *kv_mib, *batch, *max_rows;
     const char *api_key_file, *log_level, *timeout;
-    char drain[16];           /* seconds that a gateway's open requests get at the end */
+    char drain[16]; /* seconds that gateways and workers get for what is open at the end */
     char bin_dir[STATE_PATH]; /* where the programs are */
     /* of each broker: where workers and gateways connect */
     char workers_endpoint[FLEET_BROKERS_MAX][STATE_ENDPOINT];

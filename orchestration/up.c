@@ -134,7 +134,8 @@ static void take_options(fleet *f, const up_options *o) {
     f->api_key_file = o->api_key_file;
     f->log_level = o->log_level;
     f->timeout = o->timeout;
-    snprintf(f->drain, sizeof(f->drain), "%d", o->stop_timeout);
+    /* a little less, so that they end by themselves before the supervisor ends them */
+    snprintf(f->drain, sizeof(f->drain), "%d", o->stop_timeout > 1 ? o->stop_timeout - 1 : 1);
 }
 
 static ty_status choose_state(const up_options *o, char dir[STATE_PATH], ty_err *err) {
