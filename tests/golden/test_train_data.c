@@ -139,7 +139,8 @@ static void unusable_records_are_counted_and_left_out(void **state) {
     dataset d;
     must(ty_tokenizer_from_spm(&tokenizer, "tests/golden/v1-micro/tokenizer.model", &err), &err);
     sample_rules rules = {tokenizer, 1, 4, 512};
-    snprintf(path, sizeof path, "%s/some.jsonl", test_temp_dir());
+    const char *dir = test_temp_dir();
+    snprintf(path, sizeof path, "%s/some.jsonl", dir);
     write_file(
         path, "{\"text\": \"Human: no answer\"}\n{\"image\": 3, \"text\": \"Human: a\\nAI: b\"}\n\n"
               "{\"nothing\": 1}\n{\"text\": \"Human: a\\nAI: b\"}\n");
@@ -149,7 +150,7 @@ static void unusable_records_are_counted_and_left_out(void **state) {
     assert_int_equal(d.n_empty, 1);
     assert_int_equal(d.n_bad, 2);
     assert_non_null(strstr(d.first_bad, "record 2"));
-    assert_string_equal(d.folder, test_temp_dir());
+    assert_string_equal(d.folder, dir);
     dataset_close(&d);
     write_file(path, "{\"text\": \"Human: no answer\"}\n");
     assert_int_equal(dataset_open(&d, path, NULL, &rules, &err), TY_EFORMAT);
