@@ -44,7 +44,9 @@ ty_status broker_create(const broker_options *o, broker **out, ty_err *err) {
     b->incarnation = b->next_dispatch = (uint64_t)ty_now_unix_us();
     b->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     b->zmq = ty_socket_context();
+    b->affinity = broker_affinity_create();
     ty_status st = fill_options(&b->opt, o, err);
+    if (st == TY_OK && !b->affinity) st = ty_fail(err, TY_ENOMEM, "no memory for the broker");
     if (st == TY_OK && (b->wake_fd < 0 || !b->zmq))
         st = ty_fail(err, TY_EIO, "eventfd or context: %s", strerror(errno));
     if (st == TY_OK) st = ty_socket_bind(b->zmq, ZMQ_ROUTER, b->opt.gateways, &b->gw_socket, err);
@@ -71,6 +73,7 @@ void broker_destroy(broker **bp) {
     for (broker_gateway *g; (g = TAILQ_FIRST(&b->gateways));) broker_gateway_destroy(b, g);
     for (broker_worker *w; (w = TAILQ_FIRST(&b->workers));) broker_worker_destroy(b, w);
     broker_queues_destroy(b);
+    broker_affinity_destroy(&b->affinity);
     ty_socket_close(&b->gw_socket, GOODBYE_MS);
     ty_socket_close(&b->wk_socket, GOODBYE_MS);
     if (b->zmq) zmq_ctx_term(b->zmq);

@@ -4,6 +4,7 @@
  *   peer.c    one connection: what is sent at once, what waits, when it was last heard
  *   queue.c   tasks and their queues, per (stage, model)
  *   workers.c  workers: hello, dispatch, results, loss
+ *   affinity.c which worker had which beginnings of prompts
  *   gateways.c gateways: hello, tasks, cancels, news about pipelines
  *   broker.c  the sockets, the loop, the clock
  *
@@ -25,7 +26,8 @@ enum {
     BROKER_OUTBOX_MAX = 16384, /* messages that wait for a peer which does not read; more = lost */
     BROKER_QUEUES_MAX = 256,   /* (stage, model) pairs */
     BROKER_HOPS_MAX = 8,
-    BROKER_DEATHS_MAX = 3, /* so many workers may die with a task before the task is blamed */
+    BROKER_AFFINITY_TASKS = 4, /* more than others have, a worker may have and still be preferred */
+    BROKER_DEATHS_MAX = 3,     /* so many workers may die with a task before the task is blamed */
 };
 
 typedef struct broker_peer {
@@ -82,6 +84,8 @@ struct broker_task {
     int deaths; /* workers lost with it, one after the other, without a token of its answer */
 };
 
+typedef struct broker_affinity broker_affinity;
+
 struct broker {
     broker_options opt;
     void *zmq, *gw_socket, *wk_socket;
@@ -93,6 +97,7 @@ struct broker {
     TAILQ_HEAD(, broker_queue) queues;
     TAILQ_HEAD(, broker_task) tasks;
     int n_queue, n_task;
+    broker_affinity *affinity;
     uint64_t incarnation; /* told in every Welcome */
     uint64_t next_dispatch;
 
@@ -161,6 +166,18 @@ void broker_worker_bad_message(broker *b, ty_message **m, const ty_err *why);
 void broker_dispatch(broker *b);
 void broker_workers_reap(broker *b);
 void broker_worker_destroy(broker *b, broker_worker *w);
+
+/* ---- affinity.c: which worker had which beginnings of prompts last ---- */
+
+/* Bounded: what was used longest ago is forgotten.  NULL when out of memory. */
+broker_affinity *broker_affinity_create(void);
+void broker_affinity_destroy(broker_affinity **a);
+/* The worker gets this task. */
+void broker_affinity_note(broker_affinity *a, const broker_task *t, broker_worker *w);
+/* The one that had the longest of the task's beginnings; NULL: none is known. */
+broker_worker *broker_affinity_find(broker_affinity *a, const broker_task *t);
+/* The worker is gone, and all it held. */
+void broker_affinity_forget(broker_affinity *a, const broker_worker *w);
 
 /* ---- gateways.c ---- */
 

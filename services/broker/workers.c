@@ -29,6 +29,7 @@ static broker_worker *find_name(broker *b, const char *name) {
 }
 
 void broker_worker_destroy(broker *b, broker_worker *w) {
+    broker_affinity_forget(b->affinity, w);
     TAILQ_REMOVE(&b->workers, w, next);
     broker_peer_clear(&w->peer);
     ty_message_destroy(&w->hello);
@@ -205,14 +206,22 @@ static void on_hello(broker *b, broker_worker *known, ty_message **m) {
 
 /* ---- dispatch ---- */
 
-static broker_worker *pick_worker(broker *b, const broker_queue *q) {
+static bool takes_tasks(const broker_worker *w) {
+    return !w->draining && !w->peer.lost && w->credits > 0 && w->peer.n_outbox == 0;
+}
+
+/* The least loaded; or the one that has computed the longest beginning of the task's prompt, unless that is
+ * much busier, for then the others answer sooner. */
+static broker_worker *pick_worker(broker *b, const broker_task *t) {
     broker_worker *w, *best = NULL;
     TAILQ_FOREACH(w, &b->workers, next) {
-        if (w->q != q || w->draining || w->peer.lost || w->credits == 0 || w->peer.n_outbox > 0)
-            continue;
+        if (w->q != t->q || !takes_tasks(w)) continue;
         if (!best || w->credits > best->credits) best = w;
     }
-    return best;
+    broker_worker *holder = best ? broker_affinity_find(b->affinity, t) : NULL;
+    bool prefer =
+        holder && takes_tasks(holder) && holder->n_task <= best->n_task + BROKER_AFFINITY_TASKS;
+    return prefer ? holder : best;
 }
 
 static void hand_over(broker_task *t, broker_worker *w) {
@@ -245,6 +254,7 @@ static bool dispatch(broker *b, broker_task *t, broker_worker *w) {
         return true;
     }
     hand_over(t, w);
+    broker_affinity_note(b->affinity, t, w);
     ty_debug("req=%s part=%u hop=%u attempt=%u to=%s waited_us=%llu", t->m->env->request_id,
              t->m->env->part, t->m->env->hop, t->m->env->attempt, hello_of(w)->worker,
              (unsigned long long)t->waited_us);
@@ -255,7 +265,7 @@ void broker_dispatch(broker *b) {
     broker_queue *q;
     TAILQ_FOREACH(q, &b->queues, next) {
         broker_worker *w;
-        while (!TAILQ_EMPTY(&q->tasks) && (w = pick_worker(b, q)))
+        while (!TAILQ_EMPTY(&q->tasks) && (w = pick_worker(b, TAILQ_FIRST(&q->tasks))))
             if (!dispatch(b, TAILQ_FIRST(&q->tasks), w) && !w->peer.lost) break;
     }
 }

@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/store/token_cache.h"
 #include "common/wire/chat_codec.h"
+#include "services/gateway/prefix_keys.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,6 +130,19 @@ static ty_status make_pictures(ask *a, ask_picture *p, ty_err *err) {
     return TY_OK;
 }
 
+/* Names the beginnings of the decode task's prompt, `d`. */
+static ty_status name_prefixes(const ask *a, Tyto__DecodeTask *d, ty_err *err) {
+    const char **sha256 = calloc((size_t)a->n_pictures + 1, sizeof(*sha256));
+    if (!sha256) return ty_fail(err, TY_ENOMEM, "no memory for the prompt's names");
+    for (int i = 0; i < a->n_pictures; i++) {
+        const part *x = &a->part[a->part[i].same_as >= 0 ? a->part[i].same_as : i];
+        sha256[i] = x->task->env->picture->sha256;
+    }
+    ty_status st = prefix_keys_set(d, a->opt.pipeline, sha256, a->n_pictures, err);
+    free(sha256);
+    return st;
+}
+
 ty_status ask_create(ask **out, const ask_options *opt, ask_picture *pictures, int n_pictures,
                      Tyto__DecodeTask *decode, ty_err *err) {
     *out = NULL;
@@ -142,6 +156,7 @@ ty_status ask_create(ask **out, const ask_options *opt, ask_picture *pictures, i
     if (!a->id || !a->part) goto done;
     for (int i = 0; i <= n_pictures; i++) a->part[i].same_as = a->part[i].link = -1;
     st = make_pictures(a, pictures, err);
+    if (st == TY_OK) st = name_prefixes(a, decode, err);
     if (st != TY_OK) goto done;
     part *d = decode_part(a);
     d->task = task_create(a, n_pictures, TY_STAGE_DECODER, TY_STAGE_DECODER);

@@ -306,19 +306,26 @@ static bool is_candidate(const broker_link *l, const char *pipeline, bool must_b
     return s && s->ready;
 }
 
-/* The brokers of a message, best first.  The order is drawn from the conversation (else the request) and
- * the brokers' addresses, so that load is spread, every gateway sends a conversation to the same broker,
- * which knows what decoder holds its prefix, and the loss of one moves nobody else's. */
+/* What draws a message's broker: a decode task the first beginning of its prompt, which later turns of the
+ * conversation share, also when a client sends all of them anew; a picture its request. */
+static uint64_t draw_of(const Tyto__Envelope *e) {
+    const Tyto__DecodeTask *d = e->body_case == TYTO__ENVELOPE__BODY_TASK ? e->task->decode : NULL;
+    if (d && d->n_prefix_keys > 0) return d->prefix_keys[d->n_prefix_keys - 1];
+    return XXH3_64bits(e->request_id, strlen(e->request_id));
+}
+
+/* The brokers of a message, best first.  The order is drawn from it and the brokers' addresses, so that load
+ * is spread, every gateway sends a conversation to the same broker, which knows what decoder holds its
+ * prefix, and the loss of one moves nobody else's. */
 static int rank_links(const gateway *g, const Tyto__Envelope *e, int *order) {
-    const char *key = *e->conversation_id ? e->conversation_id : e->request_id;
+    uint64_t draw = draw_of(e);
     uint64_t score[TY_ENDPOINTS_MAX];
     int n = 0;
     for (int ready = 1; ready >= 0 && n == 0; ready--)
         for (int i = 0; i < g->n_link; i++) {
             if (!is_candidate(g->link[i], e->pipeline, ready)) continue;
             const char *address = broker_link_endpoint(g->link[i]);
-            uint64_t s =
-                XXH3_64bits_withSeed(key, strlen(key), XXH3_64bits(address, strlen(address)));
+            uint64_t s = XXH3_64bits_withSeed(address, strlen(address), draw);
             int k = n++;
             for (; k > 0 && score[k - 1] < s; k--) {
                 score[k] = score[k - 1];

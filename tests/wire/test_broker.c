@@ -7,6 +7,7 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -332,6 +333,83 @@ static void stream_goes_on_where_it_was_when_its_workers_die(void **state) {
     rig_stop(&r);
 }
 
+/* A decode task of the toy stream, with the names of its prompt's beginnings, longest first. */
+static void submit_named(rig *r, int part, const uint64_t *key, size_t n) {
+    ty_message *m = rig_task(r, "named", part, 0);
+    Tyto__DecodeTask *d = ty_pb_new(&tyto__decode_task__descriptor);
+    d->prefix_keys = malloc(n * sizeof(*key));
+    memcpy(d->prefix_keys, key, n * sizeof(*key));
+    d->n_prefix_keys = n;
+    m->env->task->decode = d;
+    rig_send(r, m);
+}
+
+/* The worker that gave the next result. */
+static void expect_result_of(rig *r, char *name, size_t size) {
+    ty_message *m;
+    while ((m = rig_wait(r, 10000)) && m->env->body_case == TYTO__ENVELOPE__BODY_CHUNK)
+        ty_message_destroy(&m);
+    assert_non_null(m);
+    assert_int_equal(m->env->body_case, TYTO__ENVELOPE__BODY_RESULT);
+    snprintf(name, size, "%s", m->env->timings[0]->worker);
+    ty_message_destroy(&m);
+}
+
+static void a_task_goes_where_its_beginning_was(void **state) {
+    (void)state;
+    enum { CONVERSATIONS = 6 };
+    rig r;
+    char had[CONVERSATIONS][32], now[32];
+    int on_first = 0;
+    rig_start(&r, 1, NULL);
+    for (int i = 0; i < 2; i++)
+        rig_worker(&r, i, "a", (test_toy){.delay_ms = 2, .tokens = 2, .credits = 8});
+    rig_wait_workers(&r, 0, 2);
+    /* All at once, so that both get some; then a turn more of each, in another order. */
+    for (uint64_t c = 0; c < CONVERSATIONS; c++) submit_named(&r, (int)c, (uint64_t[]){c + 100}, 1);
+    for (int i = 0; i < CONVERSATIONS; i++) {
+        ty_message *m;
+        while ((m = rig_wait(&r, 10000)) && m->env->body_case == TYTO__ENVELOPE__BODY_CHUNK)
+            ty_message_destroy(&m);
+        assert_non_null(m);
+        snprintf(had[m->env->part], sizeof(had[0]), "%s", m->env->timings[0]->worker);
+        ty_message_destroy(&m);
+    }
+    for (int turn = 1; turn < 4; turn++)
+        for (int c = CONVERSATIONS - 1; c >= 0; c--) {
+            uint64_t base = (uint64_t)(turn * 1000 + c + 100);
+            submit_named(&r, c, (uint64_t[]){base, base - 1000}, 2);
+            expect_result_of(&r, now, sizeof(now));
+            assert_string_equal(now, had[c]);
+            on_first += strcmp(now, "a.0") == 0;
+        }
+    assert_in_range(on_first, 3, 3 * CONVERSATIONS - 3);
+    rig_stop(&r);
+}
+
+static void a_busy_worker_is_preferred_no_more(void **state) {
+    (void)state;
+    enum { TASKS = 16 };
+    rig r;
+    char name[32];
+    int n[2] = {0};
+    rig_start(&r, 1, NULL);
+    for (int i = 0; i < 2; i++)
+        rig_worker(&r, i, "a", (test_toy){.delay_ms = 20, .tokens = 5, .credits = 16});
+    rig_wait_workers(&r, 0, 2);
+    for (int i = 0; i < TASKS; i++) submit_named(&r, i, (uint64_t[]){7}, 1);
+    for (int i = 0; i < TASKS; i++) {
+        expect_result_of(&r, name, sizeof(name));
+        n[strcmp(name, "a.1") == 0]++;
+    }
+    assert_true(n[0] >= 5 && n[1] >= 5);
+    rig_worker_kill(&r, 0, SIGKILL); /* and one that is gone not at all */
+    submit_named(&r, 99, (uint64_t[]){7}, 1);
+    expect_result_of(&r, name, sizeof(name));
+    assert_string_equal(name, "a.1");
+    rig_stop(&r);
+}
+
 static void newer_generation_takes_the_place_of_the_older(void **state) {
     (void)state;
     rig r;
@@ -486,7 +564,7 @@ static void broker_drains_on_sigterm(void **state) {
     (void)state;
     rig r;
     rig_start(&r, 1, NULL);
-    rig_worker(&r, 0, "a", (test_toy){.delay_ms = 400, .batch_limit = 8, .credits = 4});
+    rig_worker(&r, 0, "a", (test_toy){.delay_ms = 900, .batch_limit = 8, .credits = 4});
     rig_wait_ready(&r, true);
     for (int i = 0; i < 7; i++) rig_submit(&r, "req", i, (float)i);
     rig_wait_in_flight(&r, 0, 4);
@@ -598,6 +676,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(cancelled_task_gives_no_answer),
         cmocka_unit_test(stream_comes_in_chunks_and_can_be_cancelled),
         cmocka_unit_test(stream_goes_on_where_it_was_when_its_workers_die),
+        cmocka_unit_test(a_task_goes_where_its_beginning_was),
+        cmocka_unit_test(a_busy_worker_is_preferred_no_more),
         cmocka_unit_test(newer_generation_takes_the_place_of_the_older),
         cmocka_unit_test(stage_without_worker_is_unavailable_after_a_grace),
         cmocka_unit_test(full_queue_is_overload),
