@@ -17,6 +17,32 @@ static void api_error_knows_every_status(void **state) {
     }
 }
 
+static void api_error_names_what_the_store_refused(void **state) {
+    (void)state;
+    static const struct {
+        ty_status st;
+        const char *what;
+        int http;
+        const char *code;
+    } want[] = {{TY_ENOTFOUND, "conversation", 404, "conversation_not_found"},
+                {TY_ENOTFOUND, "file", 404, "file_not_found"},
+                {TY_EEXIST, "conversation", 409, "conversation_busy"},
+                {TY_ECANCELED, "conversation", 409, "conversation_busy"},
+                {TY_ELIMIT, "file", 403, "quota_exceeded"},
+                {TY_EUNAVAILABLE, "file", 503, "store_unavailable"},
+                {TY_EIO, "conversation", 503, "store_unavailable"},
+                {TY_EINVAL, "conversation", 400, "invalid_value"},
+                {TY_EINTERNAL, "conversation", 500, "internal_error"}};
+    for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
+        api_error e;
+        api_error_store(&e, want[i].st, want[i].what, "text", "p");
+        assert_int_equal(e.http, want[i].http);
+        assert_string_equal(e.code, want[i].code);
+        assert_memory_equal(e.message, "text", 4);
+        assert_int_equal(e.retry_after_s > 0, want[i].http == 503);
+    }
+}
+
 static void api_error_tells_causes_apart(void **state) {
     (void)state;
     static const struct {
@@ -78,6 +104,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(api_error_knows_every_status),
         cmocka_unit_test(api_error_tells_causes_apart),
+        cmocka_unit_test(api_error_names_what_the_store_refused),
         cmocka_unit_test(api_error_json_has_openais_shape),
         cmocka_unit_test(json_text_replaces_what_is_no_utf8),
     };

@@ -58,11 +58,11 @@ static void wrong_forms_are_refused(void **state) {
     (void)state;
     multipart m;
     ty_err err = {0};
-    const char *const types[] = {
-        "multipart/form-data",
-        "multipart/form-data; boundary=", "multipart/form-data; boundary=xyz",
-        "multipart/form-data; boundary=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+    static const char too_long[] = "multipart/form-data; boundary="
+                                   "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+                                   "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    const char *const types[] = {"multipart/form-data", "multipart/form-data; boundary=",
+                                 "multipart/form-data; boundary=xyz", too_long};
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
         assert_int_equal(multipart_parse(&m, types[i], form, sizeof(form) - 1, &err), TY_EINVAL);
     static const char nameless[] = "--abc\r\nContent-Type: text/plain\r\n\r\nx\r\n--abc--\r\n";
