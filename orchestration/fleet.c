@@ -242,11 +242,31 @@ static ty_status add_run_options(const fleet *f, ty_stage_kind k, supervisor_chi
     return st;
 }
 
-static ty_status add_worker(const fleet *f, const ty_pipeline *p, ty_stage_kind k, int index,
-                            supervisor *s, ty_err *err) {
+static bool same_stage(const ty_pipeline *a, const ty_pipeline *b, ty_stage_kind k) {
+    return a->path[k][0] && b->path[k][0] && strcmp(a->model_id[k], b->model_id[k]) == 0;
+}
+
+/* Has an earlier pipeline the same file?  Then its workers serve this one too: queues are by identity. */
+static bool is_served(const fleet *f, int p, ty_stage_kind k) {
+    for (int i = 0; i < p; i++)
+        if (same_stage(&f->pipeline[i], &f->pipeline[p], k)) return true;
+    return false;
+}
+
+/* "a,b": the pipelines that a worker of pipeline p serves, for the status. */
+static void name_pipelines(const fleet *f, int p, ty_stage_kind k, char *out, size_t size) {
+    size_t at = 0;
+    for (int i = p; i < f->n_pipeline && at < size; i++)
+        if (same_stage(&f->pipeline[p], &f->pipeline[i], k))
+            at += (size_t)snprintf(out + at, size - at, "%s%s", at ? "," : "", f->pipeline[i].name);
+}
+
+static ty_status add_worker(const fleet *f, int at, ty_stage_kind k, int index, supervisor *s,
+                            ty_err *err) {
     supervisor_child c;
+    const ty_pipeline *p = &f->pipeline[at];
     ty_status st = start_child(f, &c, ty_stage_name(k), index, err);
-    snprintf(c.model, sizeof(c.model), "%s", p->name);
+    name_pipelines(f, at, k, c.model, sizeof(c.model));
     snprintf(c.model_id, sizeof(c.model_id), "%s", p->model_id[k]);
     if (st == TY_OK) st = add_option(&c, "--model", p->path[k], err);
     if (st == TY_OK) st = add_connect(f, &c, f->workers_endpoint, err);
@@ -265,8 +285,9 @@ static ty_status add_stage(const fleet *f, ty_stage_kind k, supervisor *s, ty_er
     int index = 0;
     for (int p = 0; p < f->n_pipeline; p++) {
         if (!f->pipeline[p].path[k][0]) continue; /* a text-only pipeline has no vision */
+        if (is_served(f, p, k)) continue;
         for (int i = 0; i < f->workers[k] && st == TY_OK; i++)
-            st = add_worker(f, &f->pipeline[p], k, index++, s, err);
+            st = add_worker(f, p, k, index++, s, err);
     }
     return st;
 }

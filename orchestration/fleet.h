@@ -1,6 +1,7 @@
 /*
  * fleet.h - which processes `tyto up` runs for its pipelines, and with which arguments: the private
- * stores, the brokers, the gateways, and so many workers of each stage of each pipeline.
+ * stores, the brokers, the gateways, and so many workers of each stage file.  Pipelines that name the
+ * same file (the same identity) share its workers.
  */
 #ifndef TY_FLEET_H
 #define TY_FLEET_H
@@ -20,7 +21,7 @@ typedef struct {
     const char *pipeline_dir[FLEET_PIPELINES_MAX];
     ty_pipeline *pipeline; /* [n_pipeline], loaded by fleet_load */
     int n_pipeline;
-    int workers[TY_STAGE_COUNT]; /* of each stage, for each pipeline */
+    int workers[TY_STAGE_COUNT]; /* of each stage file */
     int gateways, brokers;
     fleet_address address[FLEET_GATEWAYS_MAX]; /* gateway i listens on address i % n_address */
     int n_address;

@@ -199,8 +199,9 @@ static int detach(up *u) {
 
 static up_options opt;
 static const ty_option table[] = {
-    TY_OPT_LIST_VAR("pipeline", "TYTO_PIPELINES", opt.pipeline, "DIR",
-                    "a pipeline made by `tyto import`; may repeat"),
+    TY_OPT_LIST_VAR(
+        "pipeline", "TYTO_PIPELINES", opt.pipeline, "DIR",
+        "a pipeline made by `tyto import`; may repeat (the same stage files share processes)"),
     TY_OPT_STR("listen", "TYTO_LISTEN", opt.listen, "127.0.0.1:8080", "HOST:PORT[,...]",
                "address of the API; with several, each gateway takes its own in turn"),
     TY_OPT_STR("state", "TYTO_STATE", opt.state, NULL, "DIR",
