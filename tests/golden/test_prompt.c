@@ -7,6 +7,7 @@
 
 #include "common/model/prompt.h"
 #include "common/model/safetensors.h"
+#include "tests/support/golden_prompt.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -36,44 +37,8 @@ static void each_model(void (*check)(const char *dir, json_t *golden)) {
     free(list);
 }
 
-/* Only v2's golden.json has this list. */
-static bool is_v2(const json_t *golden) {
-    return json_object_get(golden, "tokenizer_image_token") != NULL;
-}
-
 static const ty_prompt_form *form_of(const json_t *golden) {
-    return ty_prompt_form_of(is_v2(golden) ? "mplug_owl_v2" : "mplug_owl_v1");
-}
-
-static json_t *new_turn(json_t *messages, const char *role) {
-    json_t *parts = json_array();
-    json_array_append_new(messages, json_pack("{s:s,s:o}", "role", role, "content", parts));
-    return parts;
-}
-
-/* The messages that a client would send to get this prompt: "Human:" lines are parts of one turn, other
- * lines go on with the text before. */
-static json_t *messages_of(const char *prompt) {
-    json_t *messages = json_array(), *parts = NULL;
-    const char *line = strchr(prompt, '\n') + 1;
-    for (const char *end; (end = strchr(line, '\n')); line = end + 1) {
-        size_t len = (size_t)(end - line);
-        if (strncmp(line, "AI: ", 4) == 0) {
-            json_t *answer = new_turn(messages, "assistant");
-            json_array_append_new(
-                answer, json_pack("{s:s,s:s#}", "type", "text", "text", line + 4, (int)len - 4));
-            parts = NULL;
-            continue;
-        }
-        assert_int_equal(strncmp(line, "Human: ", 7), 0);
-        if (!parts) parts = new_turn(messages, "user");
-        bool image = len == 14 && strncmp(line + 7, "<image>", 7) == 0;
-        json_array_append_new(
-            parts, image ? json_pack("{s:s}", "type", "image")
-                         : json_pack("{s:s,s:s#}", "type", "text", "text", line + 7, (int)len - 7));
-    }
-    assert_string_equal(line, "AI: ");
-    return messages;
+    return ty_prompt_form_of(golden_is_v2(golden) ? "mplug_owl_v2" : "mplug_owl_v1");
 }
 
 /* template NULL: the form's own. */
@@ -92,45 +57,13 @@ static void render(const ty_prompt_form *form, json_t *messages, const char *tem
     json_decref(body);
 }
 
-/* Parts of a v2 message: texts, and pictures where "<|image|>" stands. */
-static void add_v2_parts(json_t *parts, const char *text, size_t len) {
-    const char *end = text + len, *mark;
-    for (; (mark = memmem(text, (size_t)(end - text), "<|image|>", 9)); text = mark + 9) {
-        json_array_append_new(
-            parts, json_pack("{s:s,s:s#}", "type", "text", "text", text, (int)(mark - text)));
-        json_array_append_new(parts, json_pack("{s:s}", "type", "image"));
-    }
-    json_array_append_new(parts,
-                          json_pack("{s:s,s:s#}", "type", "text", "text", text, (int)(end - text)));
-}
-
-/* "USER: q ASSISTANT: a</s>USER: q ASSISTANT:" */
-static json_t *v2_messages_of(const char *prompt) {
-    json_t *messages = json_array();
-    for (const char *at = prompt, *end; *at; at = end) {
-        assert_int_equal(strncmp(at, "USER: ", 6), 0);
-        end = strstr(at, " ASSISTANT:");
-        assert_non_null(end);
-        add_v2_parts(new_turn(messages, "user"), at + 6, (size_t)(end - at) - 6);
-        at = end + 11;
-        end = strstr(at, "</s>");
-        if (!end) {
-            assert_string_equal(at, "");
-            break;
-        }
-        add_v2_parts(new_turn(messages, "assistant"), at + 1, (size_t)(end - at) - 1);
-        end += 4;
-    }
-    return messages;
-}
-
 static void check_templates(const char *dir, json_t *golden) {
     const char *name;
     json_t *prompt;
     int n = 0;
     json_object_foreach(json_object_get(golden, "prompts"), name, prompt) {
         const char *want = json_string_value(json_object_get(prompt, "text"));
-        json_t *messages = is_v2(golden) ? v2_messages_of(want) : messages_of(want);
+        json_t *messages = golden_messages(golden, want);
         ty_buf got;
         render(form_of(golden), messages, NULL, &got);
         assert_string_equal(got.data, want);
@@ -160,8 +93,8 @@ static void check_conversations(const char *dir, json_t *golden) {
             const char *role = json_string_value(json_array_get(pair, 0));
             const char *text = json_string_value(json_array_get(pair, 1));
             if (!text) continue;
-            json_t *parts = new_turn(messages, strcmp(role, "USER") == 0 ? "user" : "assistant");
-            add_v2_parts(parts, text, strlen(text));
+            json_t *parts = golden_turn(messages, strcmp(role, "USER") == 0 ? "user" : "assistant");
+            golden_v2_parts(parts, text, strlen(text));
         }
         ty_buf got;
         render(form_of(golden), messages, template, &got);
@@ -170,7 +103,7 @@ static void check_conversations(const char *dir, json_t *golden) {
         json_decref(messages);
         n++;
     }
-    if (is_v2(golden)) assert_true(n >= 2);
+    if (golden_is_v2(golden)) assert_true(n >= 2);
     if (n) print_message("%s: %d conversations\n", dir, n);
 }
 
@@ -194,7 +127,7 @@ static void check_image_tokens(const char *dir, json_t *golden) {
     char file[1100];
     json_t *c;
     size_t i;
-    if (!is_v2(golden)) return;
+    if (!golden_is_v2(golden)) return;
     snprintf(file, sizeof file, "%s/tokenizer.model", dir);
     must(ty_tokenizer_from_spm(&t, file, &err), &err);
     json_array_foreach(json_object_get(golden, "tokenizer_image_token"), i, c) {
@@ -222,8 +155,9 @@ static void check_ids(const char *dir, json_t *golden, const ty_tokenizer *t,
     int n_images = 0;
     ty_tensor want;
     must(ty_safetensors_find(tensors, key, &want, &err), &err);
-    must(ty_prompt_tokenize(form_of(golden), t, is_v2(golden) ? TY_TOKENIZE_SLOW : TY_TOKENIZE_FAST,
-                            text, strlen(text), rows, &ids, &n_images, &err),
+    must(ty_prompt_tokenize(form_of(golden), t,
+                            golden_is_v2(golden) ? TY_TOKENIZE_SLOW : TY_TOKENIZE_FAST, text,
+                            strlen(text), rows, &ids, &n_images, &err),
          &err);
     if (ids.n != want.shape[0])
         fail_msg("%s %s: %d ids, want %d", dir, key, ids.n, (int)want.shape[0]);
@@ -246,7 +180,7 @@ static void check_all_ids(const char *dir, json_t *golden) {
     must(ty_safetensors_open(&tensors, file, &err), &err);
     json_t *sizes = json_object_get(json_object_get(golden, "model"), "sizes");
     int rows = 1 + (int)json_integer_value(json_object_get(json_object_get(sizes, "ab"), "q"));
-    if (is_v2(golden)) rows = 1; /* its goldens write one id for a picture */
+    if (golden_is_v2(golden)) rows = 1; /* its goldens write one id for a picture */
     const char *name;
     json_t *prompt;
     json_object_foreach(json_object_get(golden, "prompts"), name, prompt) {
@@ -275,7 +209,7 @@ static json_t *serve_messages(json_t *pairs) {
         const char *text = json_string_value(json_array_get(pair, 1)), *mark;
         bool human = strcmp(json_string_value(json_array_get(pair, 0)), "Human") == 0;
         if (!text) continue;
-        json_t *parts = new_turn(messages, human ? "user" : "assistant");
+        json_t *parts = golden_turn(messages, human ? "user" : "assistant");
         for (; (mark = strstr(text, "<image>")); text = mark + 7) {
             json_array_append_new(
                 parts, json_pack("{s:s,s:s#}", "type", "text", "text", text, (int)(mark - text)));

@@ -44,6 +44,15 @@ static void synth_makes_the_shapes_it_is_told(void **state) {
     assert_int_equal(ty_gguf_find_shape(g, "token_embd.weight", 2, (int64_t[]){700, 64}, &t, NULL),
                      TY_OK);
     ty_gguf_close(&g);
+    must_synth("owl2", "--family", "v2", "--vit", "tiny");
+    assert_int_equal(ty_gguf_open(&g, test_path("%s/owl2/decoder.gguf", dir), NULL), TY_OK);
+    assert_int_equal(
+        ty_gguf_find_shape(g, "blk.1.vis_attn_k.weight", 2, (int64_t[]){64, 64}, &t, NULL), TY_OK);
+    ty_gguf_close(&g);
+    assert_int_equal(ty_gguf_open(&g, test_path("%s/owl2/abstractor.gguf", dir), NULL), TY_OK);
+    const char *k_pos = "encoder.layers.1.crossattention.attention.k_pos_embed";
+    assert_int_equal(ty_gguf_find_shape(g, k_pos, 2, (int64_t[]){17, 128}, &t, NULL), TY_OK);
+    ty_gguf_close(&g);
 }
 
 static void synth_of_a_seed_is_always_the_same(void **state) {
@@ -79,6 +88,8 @@ static void synth_answers_printable_words_in_every_type(void **state) {
         must_synth("words", "--type", types[i], NULL, NULL);
         answers_are_printable("words", picture);
     }
+    must_synth("v2", "--family", "v2", "--type", "q8_0");
+    answers_are_printable("v2", picture);
     must_synth("text", "--vit", "none", NULL, NULL);
     answers_are_printable("text", NULL);
     assert_int_not_equal(access(test_path("%s/text/vit.gguf", dir), F_OK), 0);
@@ -86,16 +97,20 @@ static void synth_answers_printable_words_in_every_type(void **state) {
 
 static void synth_explains_its_usage(void **state) {
     (void)state;
-    const char *bad[][2] = {{"--llm", "1,2"},     {"--llm", "2,63,2,64,640"},
-                            {"--vit", "huge"},    {"--shape", "giant"},
-                            {"--type", "vit=q5"}, {"--llm", "2,0,0,0,0"}};
+    const char *bad[][2] = {
+        {"--llm", "1,2"},     {"--llm", "2,63,2,64,640"}, {"--vit", "huge"}, {"--shape", "giant"},
+        {"--type", "vit=q5"}, {"--llm", "2,0,0,0,0"},     {"--family", "v3"}};
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         test_output o = synth("bad", bad[i][0], bad[i][1], NULL, NULL);
         assert_int_equal(o.exit_code, 2);
         assert_non_null(strstr(o.err, "tyto synth: "));
         test_output_clear(&o);
     }
-    test_output o = synth("bad", "--llm", "2,64,2,64,100", NULL, NULL);
+    test_output o = synth("bad", "--llm", "2,64,4,64,640,2", "--family", "v2");
+    assert_int_equal(o.exit_code, 2);
+    assert_non_null(strstr(o.err, "key-value head for each"));
+    test_output_clear(&o);
+    o = synth("bad", "--llm", "2,64,2,64,100", NULL, NULL);
     assert_int_equal(o.exit_code, 1);
     assert_non_null(strstr(o.err, "a vocabulary of 100"));
     test_output_clear(&o);
