@@ -38,6 +38,7 @@ int ask_options_to_json(const ask_options *o, const ty_option *t, json_t *r) {
     set_int(r, t, "num-beams", "num_beams", o->num_beams);
     set_real(r, t, "length-penalty", "length_penalty", o->length_penalty);
     if (o->ignore_eos) (void)json_object_set_new(r, "ignore_eos", json_true());
+    if (o->upright) (void)json_object_set_new(r, "upright", json_true());
     if (o->template_name) (void)json_object_set_new(r, "template", json_string(o->template_name));
     json_t *stops = json_array();
     for (int i = 0; i < o->stop.n; i++)

@@ -16,7 +16,7 @@ typedef struct {
     double temperature, top_p, repetition_penalty, length_penalty;
     const char *seed, *template_name;
     ty_option_list stop;
-    bool ignore_eos;
+    bool ignore_eos, upright;
 } ask_options;
 
 /* Lines for a command's option table; o: an ask_options with static storage. */
@@ -33,6 +33,7 @@ typedef struct {
         TY_OPT_STR("seed", NULL, (o).seed, NULL, "N", "of the draws, with a temperature"),         \
         TY_OPT_LIST("stop", (o).stop, "TEXT", "end before this text; may repeat"),                 \
         TY_OPT_FLAG("ignore-eos", NULL, (o).ignore_eos, "go on to --max-tokens"),                  \
+        TY_OPT_FLAG("upright", NULL, (o).upright, "turn pictures as their EXIF orientation says"), \
         TY_OPT_STR("template", NULL, (o).template_name, NULL, "NAME",                              \
                    "readme, serve, mplug_owl2 or vicuna_v1; absent = the model's own")
 

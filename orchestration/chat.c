@@ -182,7 +182,8 @@ static ty_status converse(chat *c, ty_err *err) {
                         .compute = (ty_compute)ty_compute_parse(o->compute),
                         .kv = strcmp(o->kv, "f16") == 0 ? TY_F16 : TY_F32,
                         .threads = o->threads,
-                        .context = o->context};
+                        .context = o->context,
+                        .upright = o->ask.upright};
     ty_status st = local_create(&c->pipeline, &lo, err);
     c->messages = json_array();
     if (st == TY_OK && (!c->messages || do_reset(c) != 0))

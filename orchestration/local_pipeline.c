@@ -23,6 +23,7 @@ struct local_pipeline {
     vit *eye;
     abstractor *abs;
     decoder *dec;
+    bool upright;
 };
 
 static ty_status load_decoder(local_pipeline *p, const local_options *opt, ty_err *err) {
@@ -35,6 +36,7 @@ static ty_status load_decoder(local_pipeline *p, const local_options *opt, ty_er
 ty_status local_create(local_pipeline **out, const local_options *opt, ty_err *err) {
     local_pipeline *p = calloc(1, sizeof(*p));
     if (!p) return ty_fail(err, TY_ENOMEM, "out of memory for the pipeline");
+    p->upright = opt->upright;
     ty_status st = ty_pipeline_load(&p->files, opt->dir, err);
     if (st == TY_OK) st = ty_pool_create(&p->pool, opt->threads, err);
     if (st == TY_OK) {
@@ -94,13 +96,14 @@ static ty_status load_vision(local_pipeline *p, ty_err *err) {
 static ty_status read_pictures(local_pipeline *p, const char *const *path, int n, float *pixels,
                                ty_err *err) {
     size_t S = (size_t)preprocess_size(p->pre);
+    const preprocess_how how = {.mode = -1, .upright = p->upright};
     for (int i = 0; i < n; i++) {
         char *bytes = NULL;
         size_t size = 0;
         ty_status st = ty_file_read(path[i], PICTURE_BYTES_MAX, &bytes, &size, err);
         if (st != TY_OK) return st;
-        st = preprocess_run(p->pre, (const uint8_t *)bytes, size, -1, 0, pixels + i * 3 * S * S,
-                            err);
+        st =
+            preprocess_run(p->pre, (const uint8_t *)bytes, size, &how, pixels + i * 3 * S * S, err);
         free(bytes);
         if (st != TY_OK) {
             ty_err_context(err, "%s", path[i]);

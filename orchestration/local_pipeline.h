@@ -16,6 +16,7 @@ typedef struct {
     ty_compute compute;
     ty_dtype kv;          /* TY_F32, TY_F16 */
     int threads, context; /* 0 = one per core; the model's own */
+    bool upright;         /* pictures are turned as their EXIF orientation says */
 } local_options;
 
 typedef struct local_pipeline local_pipeline;

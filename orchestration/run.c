@@ -88,7 +88,8 @@ static ty_status load(local_pipeline **p, const run_options *o, local_timings *t
                         .compute = (ty_compute)ty_compute_parse(o->compute),
                         .kv = strcmp(o->kv, "f16") == 0 ? TY_F16 : TY_F32,
                         .threads = o->threads,
-                        .context = o->context};
+                        .context = o->context,
+                        .upright = o->ask.upright};
     int64_t since_us = ty_now_us();
     ty_status st = local_create(p, &lo, err);
     t->load_us += ty_now_us() - since_us;

@@ -119,7 +119,7 @@ ty_status pictures_load(const pictures *p, const char *path, uint64_t seed, uint
     ty_status st = ty_file_read(path, (size_t)32 << 20, &bytes, &n, err);
     if (st == TY_OK)
         st = p->augment ? augmented(p, bytes, n, seed, draw, pixels, err)
-                        : preprocess_run(p->stage, (const uint8_t *)bytes, n, -1, 0, pixels, err);
+                        : preprocess_run(p->stage, (const uint8_t *)bytes, n, NULL, pixels, err);
     free(bytes);
     if (st != TY_OK) ty_err_context(err, "%s", path);
     return st;

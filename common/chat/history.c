@@ -37,6 +37,7 @@ json_t *ty_chat_params_json(const ty_chat_request *r) {
     json_decref(stop);
     if (o && *r->template_name) /* else the model's own, whichever the next turn is for */
         (void)json_object_set_new(o, "template", json_string(r->template_name));
+    if (o && r->upright) (void)json_object_set_new(o, "upright", json_true());
     if (o && s->has_seed) (void)json_object_set_new(o, "seed", json_integer((json_int_t)s->seed));
     return o;
 }

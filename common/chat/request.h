@@ -37,6 +37,7 @@ typedef struct {
     char *model;         /* "" when absent */
     char *conversation;  /* "new", an id, or "": the request stands for itself */
     bool stream, include_usage;
+    bool upright; /* turn pictures as their EXIF orientation says */
     ty_sampling sampling;
 } ty_chat_request;
 

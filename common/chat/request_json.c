@@ -369,6 +369,9 @@ static ty_status read_early_stopping(reader *c, const json_t *v) {
 static ty_status read_ignore_eos(reader *c, const json_t *v) {
     return get_bool(c, v, &c->r->sampling.ignore_eos);
 }
+static ty_status read_upright(reader *c, const json_t *v) {
+    return get_bool(c, v, &c->r->upright);
+}
 static ty_status read_logprobs(reader *c, const json_t *v) {
     return get_bool(c, v, &c->r->sampling.logprobs);
 }
@@ -517,6 +520,7 @@ static const field fields[] = {
     {"seed", read_seed},
     {"stop", read_stop},
     {"ignore_eos", read_ignore_eos},
+    {"upright", read_upright},
     {"logprobs", read_logprobs},
     {"top_logprobs", read_top_logprobs},
     {"stream", read_stream},

@@ -240,7 +240,8 @@ static void start_ask(chat *c) {
         return;
     }
     for (int i = 0; i < n; i++) {
-        pictures[i] = (ask_picture){c->picture[i].bytes, c->picture[i].size};
+        const gathered *p = &c->picture[i];
+        pictures[i] = (ask_picture){p->bytes, p->size, p->sha256, c->request.upright};
         c->picture[i].bytes = NULL;
     }
     c->stream = c->request.stream;

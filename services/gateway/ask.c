@@ -92,10 +92,16 @@ static ty_status make_picture(ask *a, int i, ask_picture *p, ty_err *err) {
     uint8_t *bytes = p->bytes;
     p->bytes = NULL;
     char sha256[TY_SHA256_HEX];
-    ty_sha256_hex(bytes, p->size, sha256);
+    if (p->sha256 && *p->sha256)
+        snprintf(sha256, sizeof(sha256), "%s", p->sha256);
+    else
+        ty_sha256_hex(bytes, p->size, sha256);
     x->task = task_create(a, i, TY_STAGE_PREPROCESS, TY_STAGE_ABSTRACTOR);
     Tyto__Picture *about = x->task ? ty_pb_new(&tyto__picture__descriptor) : NULL;
-    if (about) x->task->env->picture = about;
+    if (about) {
+        x->task->env->picture = about;
+        about->upright = p->upright;
+    }
     if (!about || ty_pb_set_str(&about->sha256, sha256) != TY_OK) {
         free(bytes);
         return ty_fail(err, TY_ENOMEM, "no memory for the task of picture %d", i);

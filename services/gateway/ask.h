@@ -66,6 +66,8 @@ typedef struct {
 typedef struct {
     uint8_t *bytes; /* malloc'ed file */
     size_t size;
+    const char *sha256; /* of the bytes; NULL or "": not known yet */
+    bool upright;       /* to be turned as its EXIF orientation says */
 } ask_picture;
 
 /* Takes the pictures' bytes and the decode task over, also on failure.  Sends nothing yet.  Fails:

@@ -18,6 +18,7 @@ static ty_stage_options opt;
 static struct {
     int size, max_mb, max_mpixels, max_ms;
     const char *mode;
+    bool upright;
 } own;
 
 static const ty_option table[] = {
@@ -26,6 +27,8 @@ static const ty_option table[] = {
                "offline: pixels of the output's edge; 0 = the model's"),
     TY_OPT_STR("mode", NULL, own.mode, NULL, "MODE",
                "offline: native, rgb, pad, resize or crop; absent = the model's"),
+    TY_OPT_FLAG("upright", NULL, own.upright,
+                "offline: turn pictures as their EXIF orientation says"),
     TY_OPT_INT("max-mb", "TYTO_IMAGE_MAX_MB", own.max_mb, 32, 1, 1024, "largest picture file, MiB"),
     TY_OPT_INT("max-mpixels", "TYTO_IMAGE_MAX_MPIXELS", own.max_mpixels, 64, 1, 1024,
                "largest picture, 2^20 pixels"),
@@ -67,7 +70,8 @@ static ty_status one_file(preprocess *p, const char *path, int mode, int size, f
     size_t n_bytes = 0;
     ty_status st = ty_file_read(path, (size_t)own.max_mb << 20, &bytes, &n_bytes, err);
     if (st != TY_OK) return st;
-    st = preprocess_run(p, (const uint8_t *)bytes, n_bytes, mode, size, pixels, err);
+    const preprocess_how how = {.mode = mode, .size = size, .upright = own.upright};
+    st = preprocess_run(p, (const uint8_t *)bytes, n_bytes, &how, pixels, err);
     if (st == TY_OK && opt.dump) st = add_decoded(p, path, bytes, n_bytes, w, err);
     if (st != TY_OK) ty_err_context(err, "%s", path);
     free(bytes);
@@ -104,7 +108,7 @@ typedef struct {
 typedef struct {
     const uint8_t *bytes; /* NULL: the job is closed already */
     size_t n_bytes;
-    int mode;
+    preprocess_how how;
     float *pixels;
     ty_status st;
     ty_err err;
@@ -120,7 +124,7 @@ static void compute(void *ctx, int i, int member) {
     work *w = ctx;
     item *it = &w->items[i];
     if (it->bytes && it->st == TY_OK)
-        it->st = preprocess_run(w->s->p, it->bytes, it->n_bytes, it->mode, 0, it->pixels, &it->err);
+        it->st = preprocess_run(w->s->p, it->bytes, it->n_bytes, &it->how, it->pixels, &it->err);
 }
 
 static void take(service *s, ty_job *job, item *it) {
@@ -130,9 +134,10 @@ static void take(service *s, ty_job *job, item *it) {
     it->n_bytes = t.size_bytes;
     const Tyto__Envelope *env = ty_job_envelope(job);
     const char *mode = env->picture ? env->picture->mode : "";
-    it->mode = *mode ? preprocess_mode_parse(mode) : (int)preprocess_default_mode(s->p);
+    it->how.mode = *mode ? preprocess_mode_parse(mode) : (int)preprocess_default_mode(s->p);
+    it->how.upright = env->picture && env->picture->upright;
     it->pixels = malloc(pixel_count(preprocess_size(s->p)) * sizeof *it->pixels);
-    if (it->mode < 0)
+    if (it->how.mode < 0)
         it->st = ty_fail(&it->err, TY_EINVAL,
                          "mode \"%.32s\": want native, rgb, pad, resize or crop", mode);
     else if (!it->pixels)

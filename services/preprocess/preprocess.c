@@ -4,6 +4,7 @@
 #include "common/base/clock.h"
 #include "common/model/meta.h"
 #include "services/preprocess/image_decode.h"
+#include "services/preprocess/orientation.h"
 #include "services/preprocess/resize.h"
 
 #include <limits.h>
@@ -318,14 +319,21 @@ static ty_status decode(preprocess *p, const uint8_t *bytes, size_t n_bytes, job
     return image_decode(bytes, n_bytes, &limits, im, err);
 }
 
-static ty_status run(preprocess *p, const uint8_t *bytes, size_t n_bytes, int mode, int size,
+static ty_status turn(const job *j, const uint8_t *bytes, size_t n_bytes, image *im, ty_err *err) {
+    image_limits limits = {j->p->limits.max_pixels, j->deadline_us};
+    return orientation_apply(im, orientation_of(bytes, n_bytes), &limits, err);
+}
+
+static ty_status run(preprocess *p, const uint8_t *bytes, size_t n_bytes, const preprocess_how *how,
                      image *im, ty_err *err) {
     job j;
+    int mode = how ? how->mode : -1, size = how ? how->size : 0;
     if (size < 0 || size > PREPROCESS_SIZE_MAX || mode >= N_MODES)
         return ty_fail(err, TY_EINVAL, "preprocess: size %d or mode %d is out of range", size,
                        mode);
     ty_status st = decode(p, bytes, n_bytes, &j, im, err);
     if (size) j.size = size;
+    if (st == TY_OK && how && how->upright) st = turn(&j, bytes, n_bytes, im, err);
     if (st == TY_OK) st = fit(&j, mode < 0 ? p->mode : (preprocess_mode)mode, im, err);
     if (st != TY_OK) image_clear(im);
     return st;
@@ -348,10 +356,10 @@ ty_status preprocess_decode(preprocess *p, const uint8_t *bytes, size_t n_bytes,
     return st;
 }
 
-ty_status preprocess_rgb(preprocess *p, const uint8_t *bytes, size_t n_bytes, int mode, int size,
-                         uint8_t *rgb, ty_err *err) {
+ty_status preprocess_rgb(preprocess *p, const uint8_t *bytes, size_t n_bytes,
+                         const preprocess_how *how, uint8_t *rgb, ty_err *err) {
     image im;
-    ty_status st = run(p, bytes, n_bytes, mode, size, &im, err);
+    ty_status st = run(p, bytes, n_bytes, how, &im, err);
     if (st != TY_OK) return st;
     memcpy(rgb, im.data, (size_t)im.w * (size_t)im.h * 3);
     image_clear(&im);
@@ -364,10 +372,10 @@ void preprocess_normalise(const preprocess *p, const uint8_t *rgb, int size, flo
         for (size_t c = 0; c < 3; c++) pixels[c * n + i] = p->value[c][rgb[3 * i + c]];
 }
 
-ty_status preprocess_run(preprocess *p, const uint8_t *bytes, size_t n_bytes, int mode, int size,
-                         float *pixels, ty_err *err) {
+ty_status preprocess_run(preprocess *p, const uint8_t *bytes, size_t n_bytes,
+                         const preprocess_how *how, float *pixels, ty_err *err) {
     image im;
-    ty_status st = run(p, bytes, n_bytes, mode, size, &im, err);
+    ty_status st = run(p, bytes, n_bytes, how, &im, err);
     if (st != TY_OK) return st;
     preprocess_normalise(p, im.data, im.w, pixels);
     image_clear(&im);

@@ -7,6 +7,7 @@
 
 #include "common/base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,14 +44,21 @@ const char *preprocess_model_id(const preprocess *p); /* ty_gguf_identity */
 
 enum { PREPROCESS_SIZE_MAX = 4096 };
 
-/* bytes: JPEG, PNG or WebP, told apart by their first bytes.  pixels [3, S, S] f32, S = size, or the
- * model's with size 0; mode < 0: the model's.
+/* What is asked of one picture. */
+typedef struct {
+    int mode;     /* a preprocess_mode; < 0: the model's */
+    int size;     /* S; 0: the model's */
+    bool upright; /* turned as its EXIF orientation says, which the reference does not */
+} preprocess_how;
+
+/* bytes: JPEG, PNG or WebP, told apart by their first bytes.  how NULL: the model's mode and size, not
+ * turned.  pixels [3, S, S] f32.
  * Fails: TY_EIMAGE (what is wrong with the picture), TY_EUNSUPPORTED (format), TY_ELIMIT (names limit). */
-ty_status preprocess_run(preprocess *p, const uint8_t *bytes, size_t n_bytes, int mode, int size,
-                         float *pixels, ty_err *err);
+ty_status preprocess_run(preprocess *p, const uint8_t *bytes, size_t n_bytes,
+                         const preprocess_how *how, float *pixels, ty_err *err);
 /* The same before rescaling and normalisation: rgb [S, S, 3]. */
-ty_status preprocess_rgb(preprocess *p, const uint8_t *bytes, size_t n_bytes, int mode, int size,
-                         uint8_t *rgb, ty_err *err);
+ty_status preprocess_rgb(preprocess *p, const uint8_t *bytes, size_t n_bytes,
+                         const preprocess_how *how, uint8_t *rgb, ty_err *err);
 /* The last step alone: rgb [size, size, 3] -> pixels [3, size, size]. */
 void preprocess_normalise(const preprocess *p, const uint8_t *rgb, int size, float *pixels);
 /* The decoded picture alone: *rgb [h, w, 3] (free() it), as Pillow's convert("RGB"). */

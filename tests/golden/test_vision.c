@@ -117,11 +117,12 @@ static void check_picture(preprocess *p, const char *bytes, size_t n_bytes, prep
                           const ty_tensor *want, const char *name) {
     ty_err err = {0};
     int s = (int)want->shape[1];
+    const preprocess_how how = {.mode = (int)mode, .size = s};
     size_t plane = (size_t)s * (size_t)s;
     if (want->dtype == TY_F32) {
         float *x = malloc(3 * plane * sizeof *x);
         assert_non_null(x);
-        must(preprocess_run(p, (const uint8_t *)bytes, n_bytes, (int)mode, s, x, &err), &err);
+        must(preprocess_run(p, (const uint8_t *)bytes, n_bytes, &how, x, &err), &err);
         if (memcmp(x, want->data, 3 * plane * sizeof *x) != 0) fail_msg("%s differs", name);
         free(x);
         return;
@@ -129,7 +130,7 @@ static void check_picture(preprocess *p, const char *bytes, size_t n_bytes, prep
     uint8_t *rgb = malloc(3 * plane);
     const uint8_t *w = want->data;
     assert_non_null(rgb);
-    must(preprocess_rgb(p, (const uint8_t *)bytes, n_bytes, (int)mode, s, rgb, &err), &err);
+    must(preprocess_rgb(p, (const uint8_t *)bytes, n_bytes, &how, rgb, &err), &err);
     for (size_t i = 0; i < plane; i++)
         for (size_t c = 0; c < 3; c++)
             if (rgb[3 * i + c] != w[c * plane + i]) fail_msg("%s differs at %zu", name, i);
@@ -267,7 +268,7 @@ static void load_pixels(kernel_run *r) {
         char *bytes = read_file(
             test_path("%s/../images/%s", r->model, json_string_value(json_array_get(r->files, i))),
             &n);
-        must(preprocess_run(p, (uint8_t *)bytes, n, -1, 0, r->pixels + i * r->picture, &err), &err);
+        must(preprocess_run(p, (uint8_t *)bytes, n, NULL, r->pixels + i * r->picture, &err), &err);
         free(bytes);
     }
     preprocess_destroy(&p);

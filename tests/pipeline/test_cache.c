@@ -117,6 +117,29 @@ static double metric(const test_service *s, const char *series) {
 
 /* ---- tests ---- */
 
+/* About exif_orient.jpg, a photograph that lies on its side; nothing of it is known yet. */
+static answer ask_about_photo(const test_service *s, bool upright) {
+    char *request = test_request(
+        "micro", "What is it?", test_path("%s/images/exif_orient.jpg", test_golden_dir()),
+        upright ? "\"max_tokens\": 12, \"logprobs\": true, \"upright\": true"
+                : "\"max_tokens\": 12, \"logprobs\": true");
+    answer a = ask(s, request);
+    assert_string_equal(use_of(&a, "vit"), "miss");
+    free(request);
+    return a;
+}
+
+/* `upright` makes another picture of it: other numbers, and an entry of its own. */
+static void upright_pictures_are_kept_apart(void **state) {
+    (void)state;
+    test_service s = test_service_up(pipeline, NULL);
+    answer lying = ask_about_photo(&s, false), upright = ask_about_photo(&s, true);
+    assert_string_not_equal(lying.numbers, upright.numbers);
+    answer_clear(&lying);
+    answer_clear(&upright);
+    test_service_down(&s);
+}
+
 static void known_picture_is_not_encoded_again(void **state) {
     (void)state;
     test_service s = test_service_up(pipeline, NULL);
@@ -203,6 +226,7 @@ static void nothing_is_looked_up_when_there_is_no_cache(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_picture_is_not_encoded_again),
+        cmocka_unit_test(upright_pictures_are_kept_apart),
         cmocka_unit_test(features_survive_a_swap_of_the_abstractor),
         cmocka_unit_test(answers_stay_when_the_cache_hangs_and_dies),
         cmocka_unit_test(answers_stay_when_the_cache_is_full),

@@ -86,7 +86,7 @@ static ask *start(world *w, int n_pictures, const char *const *files, int64_t de
     }
     ask_picture pic[8];
     for (int i = 0; i < n_pictures; i++)
-        pic[i] = (ask_picture){(uint8_t *)strdup(files[i]), strlen(files[i])};
+        pic[i] = (ask_picture){.bytes = (uint8_t *)strdup(files[i]), .size = strlen(files[i])};
     ask_options o = {.request_id = "r1",
                      .pipeline = &p,
                      .deadline_us = ty_now_us() + deadline_us,

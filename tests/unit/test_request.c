@@ -57,6 +57,24 @@ static void absent_fields_are_greedy(void **state) {
     assert_int_equal(s.max_tokens, 256);
 }
 
+static void pictures_are_upright_when_asked(void **state) {
+    (void)state;
+    char param[128];
+    ty_chat_request r;
+    ty_err err = {0};
+    const char *const more[] = {"", ",\"upright\":false", ",\"upright\":true"};
+    for (int i = 0; i < 3; i++) {
+        char json[256];
+        snprintf(json, sizeof json,
+                 "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]%s}",
+                 more[i]);
+        assert_int_equal(parse(json, true, &r, param, &err), TY_OK);
+        assert_int_equal(r.upright, i == 2);
+        ty_chat_request_clear(&r);
+    }
+    refused_field("\"upright\":1", TY_EINVAL, "upright");
+}
+
 static void sampling_fields_are_read(void **state) {
     (void)state;
     ty_sampling s = sampling_of(
@@ -299,6 +317,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(absent_fields_are_greedy),
         cmocka_unit_test(sampling_fields_are_read),
+        cmocka_unit_test(pictures_are_upright_when_asked),
         cmocka_unit_test(beams_stop_early_unless_told_otherwise),
         cmocka_unit_test(do_sample_is_the_switch),
         cmocka_unit_test(values_out_of_range_name_their_field),

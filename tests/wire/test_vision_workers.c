@@ -85,7 +85,7 @@ static float *tokens_of(const char *name) {
         malloc((size_t)vit_n_token(direct.v) * (size_t)vit_width(direct.v) * sizeof *features);
     float *tokens = malloc(token_floats() * sizeof *tokens);
     assert_true(pixels && features && tokens);
-    if (preprocess_run(direct.p, (uint8_t *)bytes, n, -1, 0, pixels, &err) != TY_OK ||
+    if (preprocess_run(direct.p, (uint8_t *)bytes, n, NULL, pixels, &err) != TY_OK ||
         vit_run(direct.v, pixels, 1, features, NULL, &err) != TY_OK ||
         abstractor_run(direct.a, features, 1, vit_n_token(direct.v), tokens, NULL, &err) != TY_OK)
         fail_msg("%s: %s", name, err.text);
