@@ -104,15 +104,28 @@ static ty_status copy_small_files(const char *from, const char *dir, ty_err *err
     return st;
 }
 
-ty_status export_model(const owl *m, const char *from, const char *dir, ty_err *err) {
+static ty_status add_all(const owl *m, ty_safetensors_writer *w, ty_err *err) {
+    ty_status st = TY_OK;
+    for (int i = 0; i < m->params.n && st == TY_OK; i++) {
+        const param *p = m->params.item[i];
+        if (!is_adapter(p))
+            st = ty_safetensors_add(w, p->name, p->type, p->n_dim, p->shape, p->data, err);
+    }
+    return st;
+}
+
+ty_status export_model(const owl *m, const char *from, bool is_new, const char *dir, ty_err *err) {
     ty_checkpoint *c = NULL;
     ty_safetensors_writer *w = NULL;
     char path[4200];
     if (mkdir(dir, 0777) != 0 && errno != EEXIST)
         return ty_fail(err, TY_EIO, "%s: %s", dir, strerror(errno));
-    ty_status st = ty_checkpoint_open(&c, from, err);
-    if (st == TY_OK) st = ty_safetensors_writer_create(&w, err);
-    for (int i = 0; st == TY_OK && i < ty_checkpoint_count(c); i++)
+    ty_status st = ty_safetensors_writer_create(&w, err);
+    if (st == TY_OK && is_new)
+        st = add_all(m, w, err);
+    else if (st == TY_OK)
+        st = ty_checkpoint_open(&c, from, err);
+    for (int i = 0; st == TY_OK && c && i < ty_checkpoint_count(c); i++)
         st = add_tensor(m, c, ty_checkpoint_name(c, i), w, err);
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
     if (st == TY_OK) st = copy_small_files(from, dir, err);

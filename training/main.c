@@ -17,12 +17,14 @@ static struct {
     double lr, epochs, weight_decay, clip, lora_alpha;
     int steps, batch, micro_batch, max_length, warmup, lora_rank, seed, save_every, readers,
         threads;
-    bool recompute, merge, no_augment, list;
+    bool recompute, merge, no_augment, list, is_new;
 } opt;
 
 static const ty_option TABLE[] = {
     TY_OPT_STR("model", NULL, opt.model, NULL, "DIR",
                "the checkpoint to begin with, in Hugging Face's layout"),
+    TY_OPT_FLAG("new", NULL, opt.is_new,
+                "begin with new weights: DIR needs config.json and tokenizer.model alone"),
     TY_OPT_STR("data", NULL, opt.data, NULL, "FILE",
                "training records: v1's JSONL, v2's JSON, or {\"text\"} a line"),
     TY_OPT_STR("images", NULL, opt.images, NULL, "DIR",
@@ -116,6 +118,7 @@ static ty_status run_training(ty_pool *pool, ty_err *err) {
                       .micro_batch = opt.micro_batch,
                       .max_length = opt.max_length,
                       .frozen_type = opt.frozen ? ty_dtype_parse(opt.frozen) : -1,
+                      .is_new = opt.is_new,
                       .recompute = opt.recompute,
                       .merge = opt.merge,
                       .seed = (uint64_t)opt.seed,

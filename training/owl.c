@@ -26,8 +26,8 @@ typedef struct {
     owl *m;
     const char *dir;
     json_t *config;
-    param_source src;
-    ty_status st; /* the first failure: what comes after does nothing */
+    param_source src; /* no checkpoint: all sizes are config.json's */
+    ty_status st;     /* the first failure: what comes after does nothing */
     ty_err *err;
 } reader;
 
@@ -87,7 +87,8 @@ static void read_version(reader *r) {
                     "%s/config.json: model_type \"%.64s\": only mplug-owl, mplug_owl2 and llama "
                     "can be trained",
                     r->dir, type);
-    for (int i = 0; i < ty_checkpoint_count(r->src.checkpoint) && r->st == TY_OK; i++) {
+    for (int i = 0;
+         r->src.checkpoint && i < ty_checkpoint_count(r->src.checkpoint) && r->st == TY_OK; i++) {
         const char *name = ty_checkpoint_name(r->src.checkpoint, i);
         if (strstr(name, "temporal") || strstr(name, "word_embeddings_layernorm"))
             r->st =
@@ -108,6 +109,12 @@ static int64_t dim_of(reader *r, const char *name, int n_dim, int dim) {
     r->st = ty_fail(r->err, TY_ESHAPE, "%s: %s is %s, want %d dimensions", r->dir, name,
                     ty_tensor_shape_text(&t, text, sizeof text), n_dim);
     return 1;
+}
+
+/* A size from the tensor that has it; of a new model from config.json. */
+static int size_of(reader *r, const json_t *o, const char *key, int absent, const char *name,
+                   int n_dim, int dim) {
+    return r->src.checkpoint ? (int)dim_of(r, name, n_dim, dim) : whole(r, o, key, absent, 1 << 24);
 }
 
 __attribute__((format(printf, 2, 3))) static const char *name_of(char *out, const char *fmt, ...) {
@@ -159,9 +166,11 @@ static void read_vit_dims(reader *r) {
     if (r->st == TY_OK && act && strcmp(act, "quick_gelu") != 0)
         r->st = ty_fail(r->err, TY_EUNSUPPORTED,
                         "%s: hidden_act of the ViT is \"%.32s\", want quick_gelu", r->dir, act);
-    d->width = (int)dim_of(r, name_of(n, "%sembeddings.patch_embed.weight", at), 4, 0);
-    d->patch_size = (int)dim_of(r, n, 4, 2);
-    d->n_ff = (int)dim_of(r, name_of(n, "%sencoder.layers.0.mlp.fc1.weight", at), 2, 0);
+    name_of(n, "%sembeddings.patch_embed.weight", at);
+    d->width = size_of(r, c, "hidden_size", 1024, n, 4, 0);
+    d->patch_size = size_of(r, c, "patch_size", 14, n, 4, 2);
+    name_of(n, "%sencoder.layers.0.mlp.fc1.weight", at);
+    d->n_ff = size_of(r, c, "intermediate_size", 4096, n, 2, 0);
     d->n_layer = whole(r, c, "num_hidden_layers", 24, 1024);
     d->n_head = whole(r, c, "num_attention_heads", 16, 4096);
     d->image_size = whole(r, c, "image_size", 224, 16384);
@@ -209,11 +218,17 @@ static void read_abstractor_dims(reader *r) {
                                          : section(r, "visual_abstractor_config", NULL);
     ty_abstractor_dims *d = &r->m->abstractor;
     char n[PARAM_NAME];
-    d->n_query = (int)dim_of(r, PREFIX[r->m->version].query, 3, 1);
-    d->width = (int)dim_of(r, PREFIX[r->m->version].query, 3, 2);
-    d->n_ff = (int)dim_of(
-        r, name_of(n, "%sencoder.layers.0.crossattention.output.mlp.w1.weight", at), 2, 0);
-    d->n_out = (int)dim_of(r, name_of(n, "%svisual_fc.weight", at), 2, 0);
+    const char *query = PREFIX[r->m->version].query;
+    const json_t *count = r->m->version == 2 ? c : r->config,
+                 *out = section(r, "text_config", NULL);
+    d->n_query =
+        size_of(r, count, r->m->version == 2 ? "num_learnable_queries" : "num_query_tokens", 64,
+                query, 3, 1);
+    d->width = size_of(r, c, "hidden_size", 1024, query, 3, 2);
+    name_of(n, "%sencoder.layers.0.crossattention.output.mlp.w1.weight", at);
+    d->n_ff = size_of(r, c, "intermediate_size", 2816, n, 2, 0);
+    name_of(n, "%svisual_fc.weight", at);
+    d->n_out = size_of(r, r->m->version == 2 ? r->config : out, "hidden_size", 4096, n, 2, 0);
     d->n_in = r->m->vit.width;
     d->n_layer = whole(r, c, "num_hidden_layers", 6, 1024);
     d->n_head = whole(r, c, "num_attention_heads", 16, 4096);
@@ -254,7 +269,7 @@ static void read_positions(reader *r, owl_abstractor_layer *l, const char *at) {
         ty_loaded t = {0};
         int64_t want = b == 0 ? q : 1 + (int64_t)grid * grid;
         name_of(n, "%s.attention.%s", at, buffer[b]);
-        if (!ty_checkpoint_has(r->src.checkpoint, n)) continue;
+        if (!r->src.checkpoint || !ty_checkpoint_has(r->src.checkpoint, n)) continue;
         r->st = ty_checkpoint_load(r->src.checkpoint, n, &t, r->err);
         if (r->st == TY_OK && (ty_tensor_rows(&t.t) != want || ty_tensor_cols(&t.t) != c))
             r->st = ty_fail(r->err, TY_ESHAPE, "%s: %s does not have %lld rows of %d", r->dir, n,
@@ -336,9 +351,11 @@ static void read_llm_dims(reader *r) {
     const json_t *c = r->m->version == 1 ? section(r, "text_config", NULL) : r->config;
     ty_decoder_dims *d = &r->m->llm;
     char n[PARAM_NAME];
-    d->n_vocab = (int)dim_of(r, name_of(n, "%smodel.embed_tokens.weight", at), 2, 0);
-    d->width = (int)dim_of(r, n, 2, 1);
-    d->n_ff = (int)dim_of(r, name_of(n, "%smodel.layers.0.mlp.gate_proj.weight", at), 2, 0);
+    name_of(n, "%smodel.embed_tokens.weight", at);
+    d->n_vocab = size_of(r, c, "vocab_size", 32000, n, 2, 0);
+    d->width = size_of(r, c, "hidden_size", 4096, n, 2, 1);
+    name_of(n, "%smodel.layers.0.mlp.gate_proj.weight", at);
+    d->n_ff = size_of(r, c, "intermediate_size", 11008, n, 2, 0);
     d->n_layer = whole(r, c, "num_hidden_layers", 32, 4096);
     d->n_head = whole(r, c, "num_attention_heads", 32, 4096);
     d->n_head_kv = whole(r, c, "num_key_value_heads", d->n_head, 4096);
@@ -400,6 +417,7 @@ static void make_rope(reader *r) {
 
 static void read_llm(reader *r) {
     const char *at = PREFIX[r->m->version].llm;
+    const json_t *c = r->m->version == 1 ? section(r, "text_config", NULL) : r->config;
     const ty_decoder_dims *d = &r->m->llm;
     char n[PARAM_NAME];
     read_llm_dims(r);
@@ -410,7 +428,8 @@ static void read_llm(reader *r) {
     for (int i = 0; i < d->n_layer && r->st == TY_OK; i++) read_llm_layer(r, i);
     r->m->final_norm = norm(r, name_of(n, "%smodel.norm", at), d->width, false, d->eps);
     name_of(n, "%slm_head.weight", at);
-    if (ty_checkpoint_has(r->src.checkpoint, n))
+    bool tied = json_is_true(json_object_get(c, "tie_word_embeddings"));
+    if (r->src.checkpoint ? ty_checkpoint_has(r->src.checkpoint, n) : !tied)
         r->m->head = linear(r, name_of(n, "%slm_head", at), d->n_vocab, d->width, false);
     else
         r->m->head.w = r->m->embed;
@@ -419,24 +438,37 @@ static void read_llm(reader *r) {
 
 /* ---- the whole ---- */
 
-ty_status owl_open(owl **out, const char *dir, bool (*trains)(void *ctx, const char *name),
-                   void *ctx, int frozen_type, ty_err *err) {
-    ty_checkpoint *checkpoint = NULL;
+static ty_status read_all(owl **out, const char *dir, const param_source *src, ty_err *err) {
     *out = NULL;
-    reader r = {.m = calloc(1, sizeof(owl)), .dir = dir, .err = err};
+    reader r = {.m = calloc(1, sizeof(owl)), .dir = dir, .src = *src, .err = err};
     if (!r.m) return ty_fail(err, TY_ENOMEM, "no memory for the model");
-    r.st = ty_checkpoint_open(&checkpoint, dir, err);
-    r.src = (param_source){checkpoint, trains, ctx, frozen_type};
-    if (r.st == TY_OK) read_config(&r);
+    read_config(&r);
     if (r.st == TY_OK) read_version(&r);
     if (r.st == TY_OK && r.m->version) read_vit(&r);
     if (r.st == TY_OK && r.m->version) read_abstractor(&r);
     if (r.st == TY_OK) read_llm(&r);
     json_decref(r.config);
-    ty_checkpoint_close(&checkpoint);
     if (r.st != TY_OK) owl_close(&r.m);
     *out = r.m;
     return r.st;
+}
+
+ty_status owl_open(owl **out, const char *dir, bool (*trains)(void *ctx, const char *name),
+                   void *ctx, int frozen_type, ty_err *err) {
+    ty_checkpoint *checkpoint = NULL;
+    *out = NULL;
+    ty_status st = ty_checkpoint_open(&checkpoint, dir, err);
+    if (st != TY_OK) return st;
+    param_source src = {checkpoint, 0, trains, ctx, frozen_type};
+    st = read_all(out, dir, &src, err);
+    ty_checkpoint_close(&checkpoint);
+    return st;
+}
+
+ty_status owl_new(owl **out, const char *dir, bool (*trains)(void *ctx, const char *name),
+                  void *ctx, uint64_t seed, ty_err *err) {
+    param_source src = {NULL, seed, trains, ctx, -1};
+    return read_all(out, dir, &src, err);
 }
 
 ty_status owl_each_linear(owl *m,

@@ -71,6 +71,9 @@ typedef struct {
  * yet: LoRA may be added first.  Fails: TY_ENOTFOUND, TY_EFORMAT, TY_ESHAPE, TY_EUNSUPPORTED. */
 ty_status owl_open(owl **out, const char *dir, bool (*trains)(void *ctx, const char *name),
                    void *ctx, int frozen_type, ty_err *err);
+/* The same with new weights: DIR needs config.json alone, which then gives all sizes. */
+ty_status owl_new(owl **out, const char *dir, bool (*trains)(void *ctx, const char *name),
+                  void *ctx, uint64_t seed, ty_err *err);
 /* Calls fn for each linear layer of the language model with its checkpoint name without ".weight". */
 ty_status owl_each_linear(owl *m,
                           ty_status (*fn)(void *ctx, const char *name, owl_linear *l, ty_err *err),

@@ -1,4 +1,5 @@
 #include "training/param.h"
+#include "training/random.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +39,7 @@ static ty_status add(param_set *s, const char *name, int n_dim, const int64_t *s
 static ty_status check_shape(const char *name, const ty_tensor *t, int n_dim, const int64_t *shape,
                              ty_err *err) {
     bool same = t->n_dim == n_dim;
-    for (int i = 0; i < n_dim && same; i++) same = shape[i] < 0 || t->shape[i] == shape[i];
+    for (int i = 0; i < n_dim && same; i++) same = t->shape[i] == shape[i];
     if (same) return TY_OK;
     ty_tensor want = {.n_dim = n_dim};
     memcpy(want.shape, shape, (size_t)n_dim * sizeof *shape);
@@ -86,16 +87,31 @@ static bool ends_with(const char *s, const char *end) {
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
+static ty_status fill_new(param *p, const param_source *src, uint64_t stream, ty_err *err) {
+    float *x = p->data = p->value = bytes_of((size_t)p->count * sizeof(float));
+    if (!x) return no_memory(p->name, err);
+    if (p->n_dim > 1) {
+        random_normal(src->seed, stream, 0.02, p->count, x);
+        return TY_OK;
+    }
+    for (int64_t i = 0; i < p->count; i++) x[i] = ends_with(p->name, ".bias") ? 0 : 1;
+    return TY_OK;
+}
+
 ty_status param_read(param_set *s, const param_source *src, const char *name, int n_dim,
                      const int64_t *shape, bool norm, param **out, ty_err *err) {
     ty_loaded l = {0};
     param *p = NULL;
-    ty_status st = ty_checkpoint_load(src->checkpoint, name, &l, err);
-    if (st == TY_OK) st = check_shape(name, &l.t, n_dim, shape, err);
-    if (st == TY_OK) st = add(s, name, n_dim, l.t.shape, &p, err);
+    ty_status st = src->checkpoint ? ty_checkpoint_load(src->checkpoint, name, &l, err) : TY_OK;
+    if (st == TY_OK && src->checkpoint) st = check_shape(name, &l.t, n_dim, shape, err);
+    if (st == TY_OK) st = add(s, name, n_dim, shape, &p, err);
     if (st == TY_OK) {
         p->train = src->trains && src->trains(src->ctx, name);
         p->decay = !norm && !ends_with(name, ".bias");
+    }
+    if (st == TY_OK && !src->checkpoint) {
+        st = fill_new(p, src, (uint64_t)s->n, err);
+    } else if (st == TY_OK) {
         p->type = kept_type(p, src, l.t.dtype);
         st = convert(p, &l.t, err);
         p->value = p->type == TY_F32 ? p->data : NULL;

@@ -43,13 +43,15 @@ typedef struct {
 
 /* What the parameters are read from, and how. */
 typedef struct {
-    const ty_checkpoint *checkpoint;
+    const ty_checkpoint
+        *checkpoint; /* NULL: new weights, normal with deviation 0.02; norms 1, biases 0 */
+    uint64_t seed;   /* of new weights */
     bool (*trains)(void *ctx, const char *name); /* NULL: nothing */
     void *ctx;
     int frozen_type; /* of frozen matrices: a ty_dtype, or -1 to keep them as stored */
 } param_source;
 
-/* Reads `name`; a shape entry of -1 takes what the checkpoint has.  norm: a LayerNorm's weight, which
+/* Reads `name`, or makes it.  norm: a LayerNorm's weight, which
  * does not decay (biases, by name, do not either).  Fails: TY_ENOTFOUND, TY_ESHAPE, TY_ENOMEM. */
 ty_status param_read(param_set *s, const param_source *src, const char *name, int n_dim,
                      const int64_t *shape, bool norm, param **out, ty_err *err);

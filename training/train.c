@@ -60,7 +60,8 @@ static ty_status open_model(trainer *t, ty_err *err) {
     regex_t e;
     if (regcomp(&e, r->trains[0] ? r->trains : "^$", REG_EXTENDED | REG_NOSUB) != 0)
         return ty_fail(err, TY_EINVAL, "\"%.200s\" is no regular expression", r->trains);
-    ty_status st = owl_open(&t->m, t->c->model, trains, &e, t->c->frozen_type, err);
+    ty_status st = t->c->is_new ? owl_new(&t->m, t->c->model, trains, &e, t->c->seed, err)
+                                : owl_open(&t->m, t->c->model, trains, &e, t->c->frozen_type, err);
     regfree(&e);
     if (st == TY_OK && r->version >= 0 && t->m->version != r->version)
         st = ty_fail(err, TY_EINVAL, "recipe %s is for %s, %s is not one", r->name,
@@ -110,15 +111,16 @@ static void describe(trainer *t) {
     snprintf(t->settings, sizeof t->settings,
              "recipe %s trains %s lora %d %g %s optimizer %d %.9g %.9g %.9g %.9g lr %.9g clip %.9g "
              "schedule %d "
-             "warmup %d %.9g batch %d micro %d ranks %d length %d augment %d seed %llu steps %lld "
+             "new %d warmup %d %.9g batch %d micro %d ranks %d length %d augment %d seed %llu "
+             "steps %lld "
              "samples %lld "
              "targets of the first %d",
              r->name, r->trains, r->lora_rank, r->lora_alpha, r->lora_rank ? t->lora.target : "-",
              (int)r->optimizer.kind, r->optimizer.beta1, r->optimizer.beta2, r->optimizer.eps,
-             r->optimizer.weight_decay, r->lr, r->clip, (int)r->schedule, r->warmup_steps,
-             r->warmup_ratio, r->batch, t->c->micro_batch, ranks_size(), t->c->max_length,
-             r->augment, (unsigned long long)t->c->seed, (long long)t->steps, (long long)t->data.n,
-             t->data.item[0].n_target);
+             r->optimizer.weight_decay, r->lr, r->clip, (int)r->schedule, t->c->is_new,
+             r->warmup_steps, r->warmup_ratio, r->batch, t->c->micro_batch, ranks_size(),
+             t->c->max_length, r->augment, (unsigned long long)t->c->seed, (long long)t->steps,
+             (long long)t->data.n, t->data.item[0].n_target);
 }
 
 static ty_status plan(trainer *t, ty_err *err) {
@@ -342,7 +344,7 @@ static ty_status results(trainer *t, ty_err *err) {
         if (!t->c->merge) return st;
     }
     snprintf(path, sizeof path, "%s/model", t->c->out);
-    return st == TY_OK ? export_model(t->m, t->c->model, path, err) : st;
+    return st == TY_OK ? export_model(t->m, t->c->model, t->c->is_new, path, err) : st;
 }
 
 static ty_status loop(trainer *t, ty_err *err) {
