@@ -14,6 +14,7 @@
 #include "common/base/options.h"
 #include "common/base/outfile.h"
 #include "common/math/pool.h"
+#include "common/model/adapter.h"
 #include "services/preprocess/preprocess.h"
 
 #include <libgen.h>
@@ -37,8 +38,10 @@ typedef struct {
     ty_dtype *type[TY_STAGE_COUNT]; /* [layout.n] */
     bool *used;                     /* [tensors of the checkpoint] */
     ty_loaded loaded;               /* the tensor at work ... */
-    float *made;                    /* ... or made up */
-    void *permuted, *converted;     /* ... and what became of it */
+    float *made;                    /* ... or made up, or merged */
+    ty_adapter *adapter;            /* --adapter; NULL: none */
+    int n_merged;
+    void *permuted, *converted; /* ... and what became of it */
 } import;
 
 /* --- from one type to another --- */
@@ -121,6 +124,28 @@ static ty_status make_fixed(import *m, const ty_tensor_spec *s, ty_tensor *t, ty
     return TY_OK;
 }
 
+/* The pair of the adapter that belongs to a tensor of the checkpoint. */
+static const ty_adapter_pair *pair_of(const import *m, const char *name) {
+    static const char weight[] = ".weight";
+    size_t len = strlen(name), tail = sizeof(weight) - 1;
+    if (!m->adapter || len <= tail || strcmp(name + len - tail, weight) != 0) return NULL;
+    return ty_adapter_find(m->adapter, name, len - tail);
+}
+
+/* The loaded tensor as f32, the adapter added. */
+static ty_status merge(import *m, const ty_adapter_pair *p, ty_tensor *t, ty_err *err) {
+    size_t n = (size_t)ty_tensor_count(&m->loaded.t);
+    *t = m->loaded.t;
+    m->made = malloc(n * sizeof(float) + 1);
+    if (!m->made) return ty_fail(err, TY_ENOMEM, "no memory to merge %s", p->module);
+    ty_dtype_to_f32(t->dtype, t->data, 0, n, m->made);
+    t->dtype = TY_F32;
+    t->data = m->made;
+    t->size_bytes = n * sizeof(float);
+    m->n_merged++;
+    return ty_adapter_merge(m->adapter, p, m->made, ty_tensor_rows(t), ty_tensor_cols(t), err);
+}
+
 static ty_status get_tensor(void *ctx, const ty_tensor_spec *s, ty_dtype to, const void **data,
                             ty_err *err) {
     import *m = ctx;
@@ -130,6 +155,9 @@ static ty_status get_tensor(void *ctx, const ty_tensor_spec *s, ty_dtype to, con
     ty_status st = is_made(m, s, name)
                        ? make_fixed(m, s, &t, err)
                        : ty_checkpoint_load(m->src.checkpoint, name, &m->loaded, err);
+    if (st != TY_OK) return st;
+    const ty_adapter_pair *pair = pair_of(m, name);
+    if (pair) st = merge(m, pair, &t, err);
     if (st != TY_OK) return st;
     if (!m->made) t = m->loaded.t;
     if (s->rope_heads || s->qkv_heads) st = permute(m, s, &t, err);
@@ -270,6 +298,19 @@ static void note_unknown(import *m) {
     if (n > 10) progress_line(&m->progress, "warning: and %d more", n - 10);
 }
 
+/* Every layer that the adapter changes is there. */
+static ty_status check_adapter(const import *m, ty_err *err) {
+    for (int i = 0; m->adapter && i < m->adapter->n; i++) {
+        char name[512];
+        snprintf(name, sizeof(name), "%s.weight", m->adapter->pair[i].module);
+        if (!ty_checkpoint_has(m->src.checkpoint, name))
+            return ty_fail(err, TY_ESHAPE,
+                           "%s: is for %s, which %s does not have: another model's adapter?",
+                           m->adapter->dir, m->adapter->pair[i].module, m->src.dir);
+    }
+    return TY_OK;
+}
+
 /* BLOOM's head is its embedding; a checkpoint may hold it a second time. */
 static ty_status check_tied_head(import *m, ty_err *err) {
     const ty_checkpoint *c = m->src.checkpoint;
@@ -304,6 +345,7 @@ static ty_status plan(import *m, ty_err *err) {
     for (int k = 0; st == TY_OK && k < TY_STAGE_COUNT; k++)
         st = plan_types(m, (ty_stage_kind)k, err);
     if (st == TY_OK) st = check_tied_head(m, err);
+    if (st == TY_OK) st = check_adapter(m, err);
     if (st == TY_OK) note_unknown(m);
     return st;
 }
@@ -406,10 +448,12 @@ static void print_notes(import *m) {
         progress_line(&m->progress, "%.*s", (int)(nl - line), line);
 }
 
-static ty_status run(import *m, const char *src, const char *out, ty_err *err) {
+static ty_status run(import *m, const char *src, const char *out, const char *adapter,
+                     ty_err *err) {
     enum { HEADERS = 4 << 20 };
     char real[PATH_MAX];
     ty_status st = source_open(&m->src, src, err);
+    if (st == TY_OK && adapter) st = ty_adapter_open(&m->adapter, adapter, err);
     if (st != TY_OK) return st;
     if (m->mode) m->src.preprocess.mode = m->mode;
     if (!realpath(src, real)) snprintf(real, sizeof(real), "%s", src);
@@ -424,6 +468,8 @@ static ty_status run(import *m, const char *src, const char *out, ty_err *err) {
     m->progress.total = total_bytes(m);
     st = write_all(m, err);
     progress_end(&m->progress);
+    if (st == TY_OK && m->adapter)
+        printf("%s: merged into %d tensors\n", m->adapter->dir, m->n_merged);
     if (st == TY_OK)
         printf("%s: %s, %.1f MiB\n", m->out.path, m->src.family, (double)total_bytes(m) / 1048576);
     return st;
@@ -439,6 +485,7 @@ static void clear(import *m) {
     free(m->used);
     vocab_clear(&m->words);
     ty_pool_destroy(&m->pool);
+    ty_adapter_close(&m->adapter);
     source_close(&m->src);
 }
 
@@ -452,12 +499,14 @@ static ty_status parse_mode(import *m, const char *mode, ty_err *err) {
 
 int cmd_import(int argc, char **argv) {
     static ty_option_list types;
-    static const char *mode;
+    static const char *mode, *adapter;
     static const ty_option table[] = {
         TY_OPT_LIST("type", types, "[STAGE=]T", STAGE_TYPES_HELP),
         TY_OPT_STR("mode", NULL, mode, NULL, "MODE",
                    "how pictures become square: native, rgb, pad, resize or crop; absent: as the "
                    "checkpoint says"),
+        TY_OPT_STR("adapter", NULL, adapter, NULL, "DIR",
+                   "merge a LoRA adapter (PEFT's layout) into the weights"),
         TY_OPT_END,
     };
     const char *usage = "tyto import SRC OUT [--type T] [--type STAGE=T ...]";
@@ -483,7 +532,7 @@ import m = {0 };
         return 2;
     }
     progress_start(&m.progress, 0);
-    ty_status st = run(&m, argv[rest], argv[rest + 1], &err);
+    ty_status st = run(&m, argv[rest], argv[rest + 1], adapter, &err);
     if (st != TY_OK) fprintf(stderr, "tyto import: %s\n", err.text);
     clear(&m);
     return st == TY_OK ? 0 : 1;

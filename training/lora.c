@@ -1,7 +1,7 @@
 #include "training/lora.h"
 #include "common/base/file.h"
+#include "common/model/adapter.h"
 #include "common/model/safetensors.h"
-#include "common/model/torch_bin.h"
 #include "training/random.h"
 
 #include <errno.h>
@@ -63,44 +63,15 @@ ty_status lora_add(owl *m, const lora_spec *spec, uint64_t seed, ty_err *err) {
 
 /* ---- adapter_config.json ---- */
 
-/* "name" of a list: a module whose last part it is. */
-static ty_status list_to_expression(const json_t *list, char *out, size_t size) {
-    size_t at = (size_t)snprintf(out, size, "(.*\\.)?(");
-    size_t i;
-    const json_t *j;
-    json_array_foreach(list, i, j) {
-        const char *name = json_string_value(j);
-        if (!name || at + strlen(name) + 4 > size) return TY_EFORMAT;
-        at += (size_t)snprintf(out + at, size - at, "%s%s", i ? "|" : "", name);
-    }
-    snprintf(out + at, size - at, ")");
-    return TY_OK;
-}
-
 ty_status lora_read_spec(lora_spec *spec, const char *dir, ty_err *err) {
-    char path[4200], *text = NULL;
-    size_t size;
-    snprintf(path, sizeof path, "%s/adapter_config.json", dir);
-    ty_status st = ty_file_read(path, 1 << 20, &text, &size, err);
+    ty_adapter *a = NULL;
+    ty_status st = ty_adapter_open(&a, dir, err);
     if (st != TY_OK) return st;
-    json_t *o = json_loadb(text, size, 0, NULL);
-    const json_t *r = json_object_get(o, "r"), *alpha = json_object_get(o, "lora_alpha");
-    const json_t *target = json_object_get(o, "target_modules");
-    free(text);
-    spec->rank = (int)json_integer_value(r);
-    spec->alpha = json_number_value(alpha);
-    if (spec->rank < 1 || spec->rank > 1 << 16 || !(spec->alpha > 0))
-        st = ty_fail(err, TY_EFORMAT, "%s: want r >= 1 and lora_alpha > 0", path);
-    else if (json_is_array(target))
-        st = list_to_expression(target, spec->target, sizeof spec->target);
-    else if (json_is_string(target) && json_string_length(target) < sizeof spec->target)
-        memcpy(spec->target, json_string_value(target), json_string_length(target) + 1);
-    else
-        st = TY_EFORMAT;
-    json_decref(o);
-    if (st == TY_EFORMAT && err && !err->text[0])
-        return ty_fail(err, st, "%s: target_modules is no text and no list of names", path);
-    return st;
+    spec->rank = a->rank;
+    spec->alpha = a->alpha;
+    memcpy(spec->target, a->target, sizeof spec->target);
+    ty_adapter_close(&a);
+    return TY_OK;
 }
 
 static json_t *config_of(const lora_spec *spec, const char *base) {
@@ -123,59 +94,25 @@ static bool is_adapter(const param *p) {
     return strncmp(p->name, BASE, sizeof BASE - 1) == 0;
 }
 
-static ty_status copy_value(param *p, const ty_tensor *t, const char *dir, ty_err *err) {
-    if (t->n_dim != 2 || t->shape[0] != p->shape[0] || t->shape[1] != p->shape[1])
-        return ty_fail(err, TY_ESHAPE, "%s: %s does not fit the model", dir, p->name);
-    ty_dtype_to_f32(t->dtype, t->data, 0, (size_t)p->count, p->value);
+static ty_status load_one(void *ctx, const char *name, owl_linear *l, ty_err *err) {
+    const ty_adapter *a = ctx;
+    if (!l->lora_a) return TY_OK;
+    const ty_adapter_pair *p = ty_adapter_find(a, name, strlen(name));
+    if (!p) return ty_fail(err, TY_ENOTFOUND, "%s: has no %s", a->dir, name);
+    if (p->in != l->lora_a->shape[1] || p->out != l->lora_b->shape[0] ||
+        p->rank != l->lora_a->shape[0])
+        return ty_fail(err, TY_ESHAPE, "%s: %s does not fit the model", a->dir, name);
+    memcpy(l->lora_a->value, p->a, (size_t)l->lora_a->count * sizeof(float));
+    memcpy(l->lora_b->value, p->b, (size_t)l->lora_b->count * sizeof(float));
     return TY_OK;
 }
 
-static ty_status load_safetensors(owl *m, const char *path, ty_err *err) {
-    ty_safetensors *file = NULL;
-    ty_status st = ty_safetensors_open(&file, path, err);
-    for (int i = 0; i < m->params.n && st == TY_OK; i++) {
-        char name[PARAM_NAME];
-        ty_tensor t;
-        if (!is_adapter(m->params.item[i])) continue;
-        file_name(m->params.item[i]->name, name, sizeof name);
-        st = ty_safetensors_find(file, name, &t, err);
-        if (st == TY_OK) st = copy_value(m->params.item[i], &t, path, err);
-    }
-    ty_safetensors_close(&file);
-    return st;
-}
-
-static ty_status load_bin(owl *m, const char *path, ty_err *err) {
-    ty_torch_bin *file = NULL;
-    ty_status st = ty_torch_bin_open(&file, path, err);
-    for (int i = 0; i < m->params.n && st == TY_OK; i++) {
-        char name[PARAM_NAME];
-        int k = 0;
-        if (!is_adapter(m->params.item[i])) continue;
-        file_name(m->params.item[i]->name, name, sizeof name);
-        while (k < ty_torch_bin_count(file) && strcmp(ty_torch_bin_name(file, k), name) != 0) k++;
-        if (k == ty_torch_bin_count(file)) {
-            st = ty_fail(err, TY_ENOTFOUND, "%s: has no %s", path, name);
-            break;
-        }
-        ty_tensor t;
-        void *owned = NULL;
-        st = ty_torch_bin_load(file, k, &t, &owned, err);
-        if (st == TY_OK) st = copy_value(m->params.item[i], &t, path, err);
-        free(owned);
-    }
-    ty_torch_bin_close(&file);
-    return st;
-}
-
 ty_status lora_load(owl *m, const char *dir, ty_err *err) {
-    char path[4200];
-    snprintf(path, sizeof path, "%s/adapter_model.safetensors", dir);
-    if (access(path, F_OK) == 0) return load_safetensors(m, path, err);
-    snprintf(path, sizeof path, "%s/adapter_model.bin", dir);
-    if (access(path, F_OK) == 0) return load_bin(m, path, err);
-    return ty_fail(err, TY_ENOTFOUND, "%s: neither adapter_model.safetensors nor adapter_model.bin",
-                   dir);
+    ty_adapter *a = NULL;
+    ty_status st = ty_adapter_open(&a, dir, err);
+    if (st == TY_OK) st = owl_each_linear(m, load_one, a, err);
+    ty_adapter_close(&a);
+    return st;
 }
 
 ty_status lora_save(const owl *m, const lora_spec *spec, const char *base, const char *dir,

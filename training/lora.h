@@ -1,9 +1,6 @@
 /*
- * lora.h - low-rank adapters in PEFT's layout: y += alpha / r * (x A^T) B^T beside the language model's
- * linear layers.
- *
- * A directory holds adapter_config.json and adapter_model.safetensors (or .bin), tensors
- * `base_model.model.<module>.lora_A.weight` [r, in] and `.lora_B.weight` [out, r].
+ * lora.h - low-rank adapters that train: y += alpha / r * (x A^T) B^T beside the language model's linear
+ * layers.  Read and written in PEFT's layout.
  */
 #ifndef TRAIN_LORA_H
 #define TRAIN_LORA_H
@@ -20,7 +17,7 @@ typedef struct {
  * 1 / sqrt(in) (what kaiming_uniform gives), B zero.  Before param_settle.
  * Fails: TY_EINVAL (bad expression; nothing matches), TY_ENOMEM. */
 ty_status lora_add(owl *m, const lora_spec *spec, uint64_t seed, ty_err *err);
-/* adapter_config.json of dir; a list of module names becomes an expression. */
+/* Of the adapter in dir (common/model/adapter.h, which says what fails). */
 ty_status lora_read_spec(lora_spec *spec, const char *dir, ty_err *err);
 /* Values of the adapters that lora_add made.  Fails: TY_ENOTFOUND, TY_ESHAPE. */
 ty_status lora_load(owl *m, const char *dir, ty_err *err);

@@ -322,6 +322,39 @@ static void commands_read_every_container_alike(void **state) {
     }
 }
 
+/* Import with the reference's LoRA adapter, in both containers: its logits with the adapter merged. */
+static void commands_merge_an_adapter(void **state) {
+    (void)state;
+    static const char *const folders[] = {"lora-adapter", "lora-adapter-safetensors"};
+    for (int i = 0; i < n_model; i++)
+        for (int f = 0; f < 2 && has(&models[i], "stage2_lora/merged_logits_last"); f++) {
+            model m = models[i];
+            const json_t *p = json_object_get(json_object_get(m.golden, "prompts"), "img1");
+            snprintf(m.pipe, sizeof(m.pipe), "%s", test_path("%s/pipe-%s", m.out, folders[f]));
+            RUN_OK(bin("tyto"), path("import"), path(m.dir), path(m.pipe), path("--adapter"),
+                   path(test_path("%s/%s", m.dir, folders[f])));
+            see(&m, json_object_get(p, "images"), "img1");
+            ty_safetensors *o = decode(&m, "img1", p, "{}", 0, true);
+            ty_err err = {0};
+            ty_tensor g;
+            must(ty_safetensors_find(o, "logits", &g, &err), &err);
+            compare(o, "logits", ty_tensor_rows(&g) - 1, &m, "stage2_lora/merged_logits_last",
+                    TOL_LOGITS);
+            ty_safetensors_close(&o);
+        }
+}
+
+static void adapter_of_another_model_is_refused(void **state) {
+    (void)state;
+    test_output o =
+        TEST_RUN(bin("tyto"), path("import"), path(test_path("%s/v2-micro", test_golden_dir())),
+                 path(test_path("%s/refused", models[0].out)), path("--adapter"),
+                 path(test_path("%s/v1-micro/lora-adapter", test_golden_dir())));
+    assert_int_equal(o.exit_code, 1);
+    assert_non_null(strstr(o.err, "another model's adapter?"));
+    test_output_clear(&o);
+}
+
 static int open_models(void **state) {
     (void)state;
     const char *list = getenv("TYTO_GOLDEN_MODELS");
@@ -357,6 +390,8 @@ int main(void) {
         cmocka_unit_test(commands_give_the_reference_s_prompts),
         cmocka_unit_test(commands_keep_the_reference_s_quirk),
         cmocka_unit_test(commands_read_every_container_alike),
+        cmocka_unit_test(commands_merge_an_adapter),
+        cmocka_unit_test(adapter_of_another_model_is_refused),
     };
     return cmocka_run_group_tests_name("commands", tests, open_models, close_models);
 }

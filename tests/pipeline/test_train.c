@@ -1,0 +1,129 @@
+/*
+ * test_train.c - from nothing to an answer: a small model with new weights is taught three records, imported,
+ * and asked; then an adapter is trained on it, and the pipeline with the adapter merged at import answers
+ * as the one made of the model that the trainer merged.
+ */
+#include "tests/support/process.h"
+#include "tests/support/ty_test.h"
+
+#include "common/base/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ARG(x) ((char *)(x))
+
+static char base[300]; /* everything of this test */
+
+static void write_file(const char *path, const char *text) {
+    ty_err err = {0};
+    if (ty_file_write_atomic(path, text, strlen(text), &err) != TY_OK) fail_msg("%s", err.text);
+}
+
+static void copy_file(const char *from, const char *to) {
+    char *data = NULL;
+    size_t n;
+    ty_err err = {0};
+    if (ty_file_read(from, 64 << 20, &data, &n, &err) != TY_OK ||
+        ty_file_write_atomic(to, data, n, &err) != TY_OK)
+        fail_msg("%s", err.text);
+    free(data);
+}
+
+static const char *in_base(const char *name) {
+    return test_path("%s/%s", base, name);
+}
+
+static char *run_ok(char *const *argv) {
+    test_output o = test_run(argv, NULL, 0, 120);
+    if (o.exit_code != 0) fail_msg("%s: %s", argv[0], o.err);
+    free(o.err);
+    return o.out;
+}
+#define RUN(...) run_ok((char *const[]){__VA_ARGS__, NULL})
+
+static char *ask(const char *pipeline, const char *picture, const char *prompt) {
+    return RUN(ARG(test_bin("tyto")), ARG("run"), ARG("--pipeline"), ARG(pipeline), ARG("--image"),
+               ARG(picture), ARG("--prompt"), ARG(prompt), ARG("--max-tokens"), ARG("24"));
+}
+
+static int make_inputs(void **state) {
+    (void)state;
+    snprintf(base, sizeof base, "%s", test_temp_dir());
+    write_file(in_base("config.json"), "{\"model_type\": \"mplug-owl\", \"num_query_tokens\": 4, "
+                                       "\"vision_config\": {\"hidden_size\": 32, "
+                                       "\"intermediate_size\": 64, \"num_hidden_layers\": 2, "
+                                       "\"num_attention_heads\": 2, \"image_size\": 28, "
+                                       "\"patch_size\": 14}, \"visual_abstractor_config\": "
+                                       "{\"hidden_size\": 32, \"intermediate_size\": 96, "
+                                       "\"num_hidden_layers\": 1, \"num_attention_heads\": 2}, "
+                                       "\"text_config\": {\"model_type\": \"llama\", "
+                                       "\"hidden_size\": 64, \"intermediate_size\": 176, "
+                                       "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, "
+                                       "\"vocab_size\": 640, \"max_position_embeddings\": 512}}");
+    copy_file("tests/golden/v1-micro/tokenizer.model", in_base("tokenizer.model"));
+    copy_file("tests/golden/v1-micro/preprocessor_config.json",
+              in_base("preprocessor_config.json"));
+    return 0;
+}
+
+/* What `tyto run` asks with, so that the text learnt is the text asked. */
+#define LINE(picture, question, answer)                                                            \
+    "{\"image\": [\"" picture                                                                      \
+    "\"], \"text\": \"The following is a conversation between a curious human and AI "             \
+    "assistant. The assistant gives helpful, detailed, and polite answers to the user's "          \
+    "questions.\\nHuman: "                                                                         \
+    "<image>\\nHuman: " question "\\nAI: " answer "\"}\n"
+
+static void train(const char *model, const char *data, const char *recipe, const char *out,
+                  const char *steps, const char *first) {
+    free(RUN(ARG(test_bin("tyto-train")), ARG("--model"), ARG(model), ARG("--data"), ARG(data),
+             ARG("--images"), ARG("tests/golden/images"), ARG("--recipe"), ARG(recipe),
+             ARG("--out"), ARG(out), ARG("--steps"), ARG(steps), ARG("--batch"), ARG("2"),
+             ARG("--micro-batch"), ARG("2"), ARG("--lr"), ARG("4e-3"), ARG("--no-augment"),
+             ARG("--merge"), ARG("--threads"), ARG("2"), ARG(first)));
+}
+
+static void trained_model_answers_what_it_was_taught(void **state) {
+    (void)state;
+    write_file(in_base("first.jsonl"), LINE("photo_47.jpg", "What is it?", "A meal.")
+                                           LINE("photo_48.jpg", "What is it?", "A street."));
+    train(base, in_base("first.jsonl"), "all", in_base("first"), "160", "--new");
+    free(RUN(ARG(test_bin("tyto")), ARG("import"), ARG(in_base("first/model")),
+             ARG(in_base("pipe"))));
+    char *meal = ask(in_base("pipe"), "tests/golden/images/photo_47.jpg", "What is it?");
+    char *street = ask(in_base("pipe"), "tests/golden/images/photo_48.jpg", "What is it?");
+    assert_string_equal(meal, "A meal.\n");
+    assert_string_equal(street, "A street.\n");
+    free(meal);
+    free(street);
+}
+
+static void adapter_merged_at_import_answers_as_the_merged_model(void **state) {
+    (void)state;
+    write_file(in_base("second.jsonl"), LINE("photo_47.jpg", "What is it?", "It is red.")
+                                            LINE("photo_48.jpg", "What is it?", "It is gray."));
+    train(in_base("first/model"), in_base("second.jsonl"), "v1-stage2", in_base("second"), "60",
+          "--recompute");
+    free(RUN(ARG(test_bin("tyto")), ARG("import"), ARG(in_base("second/model")),
+             ARG(in_base("merged"))));
+    free(RUN(ARG(test_bin("tyto")), ARG("import"), ARG(in_base("first/model")),
+             ARG(in_base("adapted")), ARG("--adapter"), ARG(in_base("second/adapter"))));
+    char *before = ask(in_base("pipe"), "tests/golden/images/photo_47.jpg", "What is it?");
+    char *merged = ask(in_base("merged"), "tests/golden/images/photo_47.jpg", "What is it?");
+    char *adapted = ask(in_base("adapted"), "tests/golden/images/photo_47.jpg", "What is it?");
+    assert_string_equal(merged, adapted);
+    assert_string_not_equal(merged, before);
+    free(before);
+    free(merged);
+    free(adapted);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(trained_model_answers_what_it_was_taught),
+        cmocka_unit_test(adapter_merged_at_import_answers_as_the_merged_model),
+    };
+    return cmocka_run_group_tests(tests, make_inputs, NULL);
+}
