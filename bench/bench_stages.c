@@ -384,6 +384,9 @@ static void bench_multiway(bench *b, const char *type, int layers) {
              layers > 1 ? "s" : "");
     add_multiway(b, group, plain, v2, 31);
     add_multiway(b, group, plain, v2, 62);
+    const ty_dtype_info *info = ty_dtype_get(ty_dtype_parse(type));
+    double n = weights(layers), bytes = n * info->bytes / info->block; /* the text way's alone */
+    add_decode(b, v2, group, 1, bytes, 2 * n, info->block > 1 ? 0.8 : 0);
     decoder_destroy(&plain);
     decoder_destroy(&v2);
 }

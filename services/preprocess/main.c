@@ -207,6 +207,11 @@ int main(int argc, char **argv) {
     ty_status st = ty_stage_options_check(&opt, TY_OPTION_LIST_MAX, &err);
     if (st == TY_OK && own.mode && mode < 0)
         st = ty_fail(&err, TY_EINVAL, "--mode %s: want native, rgb, pad, resize or crop", own.mode);
+    if (st == TY_OK && !ty_stage_is_offline(&opt) && (own.mode || own.size))
+        st =
+            ty_fail(&err, TY_EINVAL,
+                    "--mode and --size go with --in: a service has its model's, which `tyto import "
+                    "--mode` sets");
     if (st == TY_OK) st = ty_cpu_check(&err);
     int usage = st != TY_OK;
     if (st == TY_OK) st = run(mode, &err);

@@ -146,6 +146,32 @@ static void vision_is_the_reference_s(const model *m) {
     ty_safetensors_close(&z);
 }
 
+/* --mode over the model's own, in the goldens' size, which --size gives: to the bit. */
+static void other_modes_are_the_reference_s(const model *m) {
+    static const char *const modes[][2] = {
+        {"v1_native", "native"}, {"v2_pad", "pad"}, {"v2_resize", "resize"}, {"v2_None", "crop"}};
+    ty_safetensors *all = open_tensors(test_path("%s/../images_golden/images.safetensors", m->dir));
+    const char *file = "extreme.png";
+    for (int i = 0; i < 4; i++) {
+        char size[16];
+        ty_err err = {0};
+        ty_tensor want, got;
+        must(ty_safetensors_find(all, test_path("%s/%s", file, modes[i][0]), &want, &err), &err);
+        snprintf(size, sizeof(size), "%d", (int)want.shape[1]);
+        const char *out = test_path("%s/mode.safetensors", m->out);
+        RUN_OK(bin("tyto-preprocess"), path("--model"),
+               path(test_path("%s/preprocess.gguf", m->pipe)), path("--mode"), path(modes[i][1]),
+               path("--size"), size, path("--in"), path(test_path("%s/../images/%s", m->dir, file)),
+               path("--out"), path(out));
+        ty_safetensors *o = open_tensors(out);
+        must(ty_safetensors_find(o, "pixel_values", &got, &err), &err);
+        assert_int_equal(ty_tensor_count(&got), ty_tensor_count(&want));
+        if (worst(&got, 0, &want) != 0) fail_msg("%s: %s differs", m->dir, modes[i][1]);
+        ty_safetensors_close(&o);
+    }
+    ty_safetensors_close(&all);
+}
+
 /* Runs the decoder on a prompt (verbatim) with the extra fields given, and opens its output. */
 static ty_safetensors *decode(const model *m, const char *prompt_name, const json_t *prompt,
                               const char *extra, int max_tokens, bool dump) {
@@ -289,6 +315,11 @@ static void commands_give_the_reference_s_pictures(void **state) {
     for (int i = 0; i < n_model; i++) vision_is_the_reference_s(&models[i]);
 }
 
+static void commands_take_pictures_in_every_mode(void **state) {
+    (void)state;
+    for (int i = 0; i < n_model; i++) other_modes_are_the_reference_s(&models[i]);
+}
+
 static void commands_give_the_reference_s_prompts(void **state) {
     (void)state;
     for (int i = 0; i < n_model; i++) {
@@ -387,6 +418,7 @@ static int close_models(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(commands_give_the_reference_s_pictures),
+        cmocka_unit_test(commands_take_pictures_in_every_mode),
         cmocka_unit_test(commands_give_the_reference_s_prompts),
         cmocka_unit_test(commands_keep_the_reference_s_quirk),
         cmocka_unit_test(commands_read_every_container_alike),

@@ -418,13 +418,21 @@ static void stages_refuse_metadata_at_odds_with_tensors(void **state) {
                  {"abstractor", "abstractor.encoder_length", 16},
                  {"abstractor", "abstractor.feed_forward_length", 3},
                  {"abstractor", "abstractor.output_length", 1 << 16},
+                 {"abstractor", "abstractor.grid_size", 3},
+                 {"abstractor", "abstractor.grid_size", 0xffffffff},
                  {"preprocess", "preprocess.image_size", 0},
                  {"preprocess", "preprocess.image_size", 1 << 30}};
     const char *path = test_path("%s/wrong.gguf", test_temp_dir());
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         size_t n;
         ty_err err;
-        char *data = read_file(test_path("%s/%s.gguf", pipelines[0], wrong[i].stage), &n);
+        /* positions are v2's alone: the last model is one, unless the list is another */
+        int m = strstr(wrong[i].key, "grid_size") ? n_model - 1 : 0;
+        char *data = read_file(test_path("%s/%s.gguf", pipelines[m], wrong[i].stage), &n);
+        if (m > 0 && !memmem(data, n, wrong[i].key, strlen(wrong[i].key))) {
+            free(data);
+            continue;
+        }
         set_u32(data, n, wrong[i].key, wrong[i].v);
         must(ty_file_write_atomic(path, data, n, &err), &err);
         ty_status st = create(wrong[i].stage, path, &err);
@@ -432,6 +440,30 @@ static void stages_refuse_metadata_at_odds_with_tensors(void **state) {
             fail_msg("%s = %u: %s", wrong[i].key, wrong[i].v, ty_status_name(st));
         assert_non_null(strstr(err.text, path));
         free(data);
+    }
+}
+
+/* v2's positions are those of one grid; v1 takes any number of image tokens. */
+static void abstractor_refuses_tokens_that_have_no_position(void **state) {
+    (void)state;
+    for (int m = 0; m < n_model; m++) {
+        abstractor *a = NULL;
+        ty_err err = {0};
+        const ty_run_options opt = {.compute = TY_COMPUTE_AUTO};
+        must(abstractor_create(&a, test_path("%s/abstractor.gguf", pipelines[m]), &opt, &err),
+             &err);
+        int n = abstractor_n_token(a);
+        if (n > 0) {
+            size_t in = (size_t)(n + 1) * (size_t)abstractor_width_in(a);
+            size_t out = (size_t)abstractor_n_out(a) * (size_t)abstractor_width_out(a);
+            float *x = calloc(in, sizeof *x), *y = calloc(out, sizeof *y);
+            assert_true(x && y);
+            assert_int_equal(abstractor_run(a, x, 1, n + 1, y, NULL, &err), TY_ESHAPE);
+            assert_int_equal(abstractor_run(a, x, 1, n, y, NULL, &err), TY_OK);
+            free(x);
+            free(y);
+        }
+        abstractor_destroy(&a);
     }
 }
 
@@ -475,6 +507,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(stages_refuse_another_stage_s_file),
         cmocka_unit_test(stages_refuse_cut_files),
         cmocka_unit_test(stages_refuse_metadata_at_odds_with_tensors),
+        cmocka_unit_test(abstractor_refuses_tokens_that_have_no_position),
     };
     return cmocka_run_group_tests_name("vision", tests, import_models, NULL);
 }

@@ -80,8 +80,10 @@ static json_t *with_pictures(const json_t *messages, const json_t *files) {
 
 /* The request's JSON; free() it.  messages is taken over. */
 static char *body_of(const model *m, json_t *messages, int max_tokens, bool stream) {
-    json_t *body = json_pack("{s:s, s:o, s:i, s:b}", "model", m->name, "messages", messages,
-                             "max_tokens", max_tokens, "ignore_eos", 1);
+    /* as many stop strings as a request may have: v2's template adds its own */
+    json_t *body = json_pack("{s:s, s:o, s:i, s:b, s:[s, s, s, s]}", "model", m->name, "messages",
+                             messages, "max_tokens", max_tokens, "ignore_eos", 1, "stop", "never 1",
+                             "never 2", "never 3", "never 4");
     char *text;
     if (stream) json_object_set_new(body, "stream", json_true());
     text = json_dumps(body, 0); /* with spaces: test_ask_all looks for "stream": true */
