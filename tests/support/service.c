@@ -156,6 +156,8 @@ static void take_json(test_question *q, ty_buf *text, const json_t *reply, const
         json_string_value(json_object_get(json_object_get(choice, where), "content"));
     if (piece) (void)ty_buf_puts(text, piece);
     if (json_is_string(json_object_get(choice, "finish_reason"))) q->finishes++;
+    const char *id = json_string_value(json_object_get(reply, "conversation"));
+    if (id) snprintf(q->conversation, sizeof(q->conversation), "%s", id);
     json_t *t = json_object_get(reply, "timings");
     if (json_is_object(t)) {
         json_decref(q->timings);

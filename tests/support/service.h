@@ -37,13 +37,14 @@ pid_t test_service_pid(const test_service *s, const char *name, int *restarts);
 
 /* One chat completion, and what came of it. */
 typedef struct {
-    const char *body; /* request JSON */
-    int status;       /* HTTP; 0 = no reply */
-    char *text;       /* the answer, put together when it was streamed */
-    json_t *timings;  /* receipt */
-    int finishes;     /* finish reasons that came: exactly 1 in an ordinary answer */
-    char *raw;        /* the reply's body when it is no answer */
-    bool done;        /* for who looks on while others still run */
+    const char *body;      /* request JSON */
+    int status;            /* HTTP; 0 = no reply */
+    char *text;            /* the answer, put together when it was streamed */
+    json_t *timings;       /* receipt */
+    int finishes;          /* finish reasons that came: exactly 1 in an ordinary answer */
+    char *raw;             /* the reply's body when it is no answer */
+    char conversation[64]; /* its id, when the answer names one */
+    bool done;             /* for who looks on while others still run */
 } test_question;
 
 /* Asks all at once, a thread each, all set off together; joins them. */
