@@ -249,6 +249,14 @@ static int index_of(const ty_checkpoint *c, const char *name) {
     return lo;
 }
 
+/* Leaves dimensions of one out. */
+static void squeeze(ty_tensor *t) {
+    int n = 0;
+    for (int i = 0; i < t->n_dim; i++)
+        if (t->shape[i] != 1) t->shape[n++] = t->shape[i];
+    t->n_dim = n;
+}
+
 /* The tensor is there and has the layout's shape; notes it as used. */
 static ty_status check_tensor(import *m, ty_stage_kind k, const ty_tensor_spec *s, ty_tensor *t,
                               ty_err *err) {
@@ -262,6 +270,7 @@ static ty_status check_tensor(import *m, ty_stage_kind k, const ty_tensor_spec *
     ty_status st = ty_checkpoint_info(m->src.checkpoint, name, t, err);
     if (st != TY_OK) return st;
     m->used[index_of(m->src.checkpoint, name)] = true;
+    if (s->squeezed) squeeze(t);
     if (t->n_dim == s->n_dim && memcmp(t->shape, w.shape, (size_t)s->n_dim * sizeof(*w.shape)) == 0)
         return TY_OK;
     return ty_fail(err, TY_ESHAPE, "%s: tensor %s is %s, want %s", m->src.dir, name,

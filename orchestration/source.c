@@ -7,7 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_JSON = 16 << 20, MAX_LAYERS = 1000, MAX_SIZE = 1 << 24 };
+enum { VIDEO_FRAMES = 4 }; /* that the reference takes from a video */
+enum { MAX_JSON = 64 << 20, MAX_LAYERS = 1000, MAX_SIZE = 1 << 24 };
 
 ty_status source_find(source *s, const char *name, char *path, size_t size, ty_err *err) {
     if (snprintf(path, size, "%s/%s", s->dir, name) >= (int)size)
@@ -173,6 +174,10 @@ static ty_status read_vit(source *s, ty_err *err) {
     if (st == TY_OK) st = get_positive(s, c, "layer_norm_eps", 1e-6, &d->eps, err);
     if (st == TY_OK) st = check_heads(s, "the ViT", d->width, d->n_head, err);
     if (st == TY_OK) st = check_vit_act(s, c, err);
+    if (st == TY_OK && s->video) {
+        full_name down = named(s, k, "vision_model.", "encoder.layers.0.temporal.down_proj.weight");
+        st = get_dim(s, down.text, 5, 0, &d->temporal, err);
+    }
     snprintf(d->act, sizeof(d->act), "quick_gelu");
     return st;
 }
@@ -212,6 +217,7 @@ static ty_status read_abstractor(source *s, ty_err *err) {
     if (st == TY_OK) st = get_positive(s, c, "layer_norm_eps", 1e-6, &d->eps, err);
     int grid = s->vit.image_size / s->vit.patch_size;
     if (st == TY_OK && s->v2) st = get_size(s, c, "grid_size", grid, 4096, &d->grid, err);
+    d->temporal = s->video;
     if (st == TY_OK) st = check_abstractor_config(s, c, err);
     return st == TY_OK ? check_heads(s, "the abstractor", d->width, d->n_head, err) : st;
 }
@@ -352,6 +358,7 @@ static const char *v2_mode(source *s) {
 
 static ty_status read_preprocess(source *s, ty_err *err) {
     ty_preprocess_dims d = ty_layout_clip();
+    if (s->video) d.n_frame = VIDEO_FRAMES;
     if (s->v2) {
         d.image_size = 448;
         d.mode = v2_mode(s);
@@ -382,21 +389,15 @@ static ty_status read_preprocess(source *s, ty_err *err) {
 static ty_status other_model(const source *s, const char *seen, const char *what, ty_err *err) {
     return ty_fail(err, TY_EUNSUPPORTED,
                    "%s: %s: this is %s, which import does not read yet; it reads mPLUG-Owl v1 on "
-                   "LLaMA and on BLOOM, mPLUG-Owl2, and plain LLaMA and BLOOM",
+                   "LLaMA and on BLOOM, its video variant, mPLUG-Owl2, and plain LLaMA and BLOOM",
                    s->dir, seen, what);
 }
 
-/* Variants share a model_type; their tensors tell. */
-static ty_status check_tensors(const source *s, ty_err *err) {
-    static const struct {
-        const char *part, *what;
-    } signs[] = {{"temporal", "mPLUG-Owl's video variant"}};
+/* The video variant has v1's model_type; its tensors tell. */
+static bool has_temporal(const source *s) {
     for (int i = 0; i < ty_checkpoint_count(s->checkpoint); i++)
-        for (size_t k = 0; k < sizeof(signs) / sizeof(*signs); k++) {
-            const char *name = ty_checkpoint_name(s->checkpoint, i);
-            if (strstr(name, signs[k].part)) return other_model(s, name, signs[k].what, err);
-        }
-    return TY_OK;
+        if (strstr(ty_checkpoint_name(s->checkpoint, i), "temporal")) return true;
+    return false;
 }
 
 /* Where BLOOM's tensors begin: files of the bare model leave "transformer." out. */
@@ -426,14 +427,18 @@ static ty_status read_family(source *s, ty_err *err) {
         snprintf(seen, sizeof(seen), "text model_type \"%.64s\"", text_type);
         return other_model(s, seen, "mPLUG-Owl on another language model", err);
     }
-    s->family = s->v2 ? "mplug_owl_v2" : s->vision ? "mplug_owl_v1" : type;
+    s->video = s->vision && !s->v2 && has_temporal(s);
+    s->family = s->v2       ? "mplug_owl_v2"
+                : s->video  ? "mplug_owl_v1_video"
+                : s->vision ? "mplug_owl_v1"
+                            : type;
     for (int k = 0; k < TY_STAGE_COUNT; k++) s->prefix[k] = "";
     if (s->v2) s->prefix[TY_STAGE_VIT] = s->prefix[TY_STAGE_ABSTRACTOR] = "model.";
     if (s->vision && !s->v2) s->prefix[TY_STAGE_DECODER] = "language_model.";
     if (s->decoder.bloom) s->prefix[TY_STAGE_DECODER] = bloom_prefix(s);
     /* What the reference's inference takes: v1 AutoTokenizer, v2 the slow one. */
     s->tokenizer_mode = s->v2 ? "slow" : "fast";
-    return check_tensors(s, err);
+    return TY_OK;
 }
 
 /* The abstractor stands between the two others. */

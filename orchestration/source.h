@@ -19,9 +19,10 @@ typedef struct {
     char dir[4096];
     ty_checkpoint *checkpoint;
     json_t *config;
-    bool vision;                        /* mPLUG-Owl; else a language model alone */
-    bool v2;                            /* mPLUG-Owl2 */
-    const char *family;                 /* "mplug_owl_v1", "mplug_owl_v2", "llama", "bloom" */
+    bool vision;        /* mPLUG-Owl; else a language model alone */
+    bool v2;            /* mPLUG-Owl2 */
+    bool video;         /* v1's video variant */
+    const char *family; /* "mplug_owl_v1", "mplug_owl_v1_video", "mplug_owl_v2", "llama", "bloom" */
     const char *prefix[TY_STAGE_COUNT]; /* in front of the layouts' names: "language_model." */
     const char *tokenizer_mode;         /* tyto.tokenizer.mode */
     ty_preprocess_dims preprocess;

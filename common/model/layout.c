@@ -11,7 +11,8 @@ ty_preprocess_dims ty_layout_clip(void) {
                                 {0.26862954f, 0.26130258f, 0.27577711f},
                                 1.0f / 255,
                                 224,
-                                "native"};
+                                "native",
+                                0};
 }
 
 /* One building of a layout; the first failure stays. */
@@ -71,6 +72,24 @@ static void add_linear(builder *b, const char *prefix, const char *base, const c
     add(b, prefix, TY_ROLE_BIAS, name, 1, n_out, 0, 0, 0);
 }
 
+static void add_squeezed(builder *b, const char *prefix, const char *base, const char *leaf,
+                         ty_tensor_role role, int64_t n_out, int64_t n_in) {
+    char name[96];
+    snprintf(name, sizeof(name), "%s%s.weight", base, leaf);
+    ty_tensor_spec *s = add(b, prefix, role, name, 2, n_out, n_in, 0, 0);
+    if (s) s->squeezed = true;
+    snprintf(name, sizeof(name), "%s%s.bias", base, leaf);
+    add(b, prefix, TY_ROLE_BIAS, name, 1, n_out, 0, 0, 0);
+}
+
+/* Convolutions of 1 x 1 x 1, which are linear layers, and one over three frames. */
+static void add_temporal(builder *b, const char *prefix, const char *base, const ty_vit_dims *d) {
+    add_norm(b, prefix, base, "temporal.ln", d->width);
+    add_squeezed(b, prefix, base, "temporal.down_proj", TY_ROLE_LINEAR, d->temporal, d->width);
+    add_squeezed(b, prefix, base, "temporal.conv", TY_ROLE_OTHER, d->temporal, 3);
+    add_squeezed(b, prefix, base, "temporal.up_proj", TY_ROLE_LINEAR, d->width, d->temporal);
+}
+
 ty_status ty_layout_vit(ty_layout *l, const ty_vit_dims *d, ty_err *err) {
     builder b = {l, TY_OK, err};
     const char *p = "vision_model.";
@@ -89,6 +108,7 @@ ty_status ty_layout_vit(ty_layout *l, const ty_vit_dims *d, ty_err *err) {
         add_norm(&b, p, base, "post_attention_layernorm", d->width);
         add_linear(&b, p, base, "mlp.fc1", d->n_ff, w);
         add_linear(&b, p, base, "mlp.fc2", w, d->n_ff);
+        if (d->temporal) add_temporal(&b, p, base, d);
     }
     add_norm(&b, p, "", "post_layernorm", d->width);
     return b.st;
@@ -135,6 +155,10 @@ ty_status ty_layout_abstractor(ty_layout *l, const ty_abstractor_dims *d, ty_err
     }
     add_linear(&b, p, "", "visual_fc", d->n_out, w);
     add(&b, p, TY_ROLE_OTHER, "vit_eos", 3, 1, 1, d->n_out, 0);
+    if (d->temporal) {
+        add(&b, "", TY_ROLE_OTHER, "temporal_query_tokens", 3, 1, d->n_query, w, 0);
+        add_linear(&b, p, "", "temporal_visual_fc", d->n_out, w);
+    }
     return b.st;
 }
 
@@ -279,6 +303,8 @@ ty_status ty_layout_set_preprocess(ty_gguf_writer *w, const ty_preprocess_dims *
     if (st == TY_OK) st = ty_gguf_set_f32s(w, "preprocess.image_mean", d->mean, 3, err);
     if (st == TY_OK) st = ty_gguf_set_f32s(w, "preprocess.image_std", d->std, 3, err);
     if (st == TY_OK) st = ty_gguf_set_f32(w, "preprocess.rescale_factor", d->scale, err);
+    if (st == TY_OK && d->n_frame)
+        st = ty_gguf_set_u32(w, "preprocess.frame_count", (uint32_t)d->n_frame, err);
     return st == TY_OK ? ty_gguf_set_str(w, "preprocess.mode", d->mode, strlen(d->mode), err) : st;
 }
 
@@ -292,6 +318,8 @@ ty_status ty_layout_set_vit(ty_gguf_writer *w, const ty_vit_dims *d, ty_err *err
                            {NULL, 0}};
     ty_status st = set_numbers(w, list, err);
     if (st == TY_OK) st = ty_gguf_set_f32(w, "vit.attention.layer_norm_epsilon", d->eps, err);
+    if (st == TY_OK && d->temporal)
+        st = ty_gguf_set_u32(w, "vit.temporal_length", (uint32_t)d->temporal, err);
     return st == TY_OK ? ty_gguf_set_str(w, "vit.hidden_act", d->act, strlen(d->act), err) : st;
 }
 

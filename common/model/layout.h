@@ -12,6 +12,7 @@ typedef struct {
     float mean[3], std[3], scale; /* pixel = (byte * scale - mean) / std */
     int image_size;
     const char *mode; /* a literal: "native", "pad", "resize", "crop" (services/preprocess) */
+    int n_frame;      /* that a video gives; 0 = there are no videos */
 } ty_preprocess_dims;
 /* CLIP's numbers at 224, which the reference falls back on, and mode "native". */
 ty_preprocess_dims ty_layout_clip(void);
@@ -21,14 +22,16 @@ typedef struct {
     int width, n_layer, n_head, n_ff;
     float eps;
     char act[32]; /* "quick_gelu" */
+    int temporal; /* width of the video variant's temporal modules; 0 = none */
 } ty_vit_dims;
 
 typedef struct {
     int n_query, width, n_layer, n_head, n_ff;
-    int grid;  /* v2: keys have positions on a grid x grid of patches; 0 = none */
-    int n_in;  /* width of the image features */
-    int n_out; /* width of the decoder */
-    float eps; /* of ffn_ln; the other norms have 1e-5 */
+    int grid;      /* v2: keys have positions on a grid x grid of patches; 0 = none */
+    int n_in;      /* width of the image features */
+    int n_out;     /* width of the decoder */
+    float eps;     /* of ffn_ln; the other norms have 1e-5 */
+    bool temporal; /* the video variant's second kind of queries */
 } ty_abstractor_dims;
 
 typedef struct {
@@ -62,6 +65,7 @@ typedef struct {
     int rope_heads; /* > 0: a q or k projection of this many heads, rows in llama.cpp's order */
     int qkv_heads;  /* > 0: BLOOM's q, k and v in one, as ty_layout_split_qkv leaves them */
     ty_fixed fixed;
+    bool squeezed; /* the checkpoint's shape has dimensions of one besides */
 } ty_tensor_spec;
 
 typedef struct {

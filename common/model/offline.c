@@ -50,11 +50,12 @@ static ty_status set_data(ty_offline_input *in, const char *path, const char *na
 }
 
 ty_status ty_offline_open(ty_offline_input *in, const char *path, const char *name, int n_dim,
-                          const char *remedy, ty_err *err) {
+                          bool videos, const char *remedy, ty_err *err) {
     ty_tensor t;
     memset(in, 0, sizeof *in);
     ty_status st = ty_safetensors_open(&in->file, path, err);
     if (st == TY_OK) st = find(in, path, name, remedy, &t, err);
+    if (st == TY_OK && videos && t.n_dim == n_dim + 1) n_dim++;
     if (st == TY_OK) st = set_shape(in, path, name, n_dim, &t, err);
     if (st == TY_OK) st = set_data(in, path, name, &t, err);
     if (st != TY_OK) ty_offline_close(in);

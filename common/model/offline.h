@@ -16,12 +16,13 @@ typedef struct {
     int64_t shape[TY_MAX_DIMS];
 } ty_offline_input;
 
-/* The tensor `name` as floats with n_dim dimensions; one dimension less counts as a batch of one.
+/* The tensor `name` as floats with n_dim dimensions; one dimension less counts as a batch of one.  videos:
+ * one more passes as well, then in->n_dim tells.
  * When the file has no tensor of that name but holds exactly one, that one is taken, so that files
  * made elsewhere need no renaming.  remedy: what makes such a file ("tyto-preprocess").
  * Fails: TY_ENOTFOUND, TY_EFORMAT, TY_ESHAPE; the text names the file. */
 ty_status ty_offline_open(ty_offline_input *in, const char *path, const char *name, int n_dim,
-                          const char *remedy, ty_err *err);
+                          bool videos, const char *remedy, ty_err *err);
 void ty_offline_close(ty_offline_input *in);
 
 /* A ty_dump that adds to a safetensors writer and keeps the first failure. */

@@ -10,8 +10,10 @@
 #include <string.h>
 
 const ty_prompt_form *ty_prompt_form_of(const char *family) {
-    static const ty_prompt_form v1 = {"readme", "<image>", TY_IMAGE_ID, false},
-                                v2 = {"mplug_owl2", "<|image|>", TY_IMAGE_ID_V2, true};
+    static const ty_prompt_form v1 = {"readme", "<image>", TY_IMAGE_ID, false, NULL},
+                                video = {"readme", "<image>", TY_IMAGE_ID, false, "<|video|>"},
+                                v2 = {"mplug_owl2", "<|image|>", TY_IMAGE_ID_V2, true, NULL};
+    if (strcmp(family, "mplug_owl_v1_video") == 0) return &video;
     return strcmp(family, "mplug_owl_v2") == 0 ? &v2 : &v1;
 }
 
@@ -61,22 +63,38 @@ static ty_status push(int32_t id, int n, ty_ids *out, ty_err *err) {
     return TY_OK;
 }
 
+/* The first placeholder in text; NULL: none.  *len, *id: of it. */
+static const char *find_mark(const ty_prompt_form *form, const char *text, size_t n, size_t *len,
+                             int32_t *id) {
+    const char *mark = memmem(text, n, form->placeholder, strlen(form->placeholder));
+    *len = strlen(form->placeholder);
+    *id = form->image_id;
+    if (!form->video) return mark;
+    if (mark) n = (size_t)(mark - text);
+    const char *video = memmem(text, n, form->video, strlen(form->video));
+    if (!video) return mark;
+    *len = strlen(form->video);
+    *id = TY_VIDEO_ID;
+    return video;
+}
+
 ty_status ty_prompt_tokenize(const ty_prompt_form *form, const ty_tokenizer *t,
                              ty_tokenize_mode mode, const char *text, size_t len, int rows,
                              ty_ids *out, int *n_images, ty_err *err) {
-    const size_t mark_len = strlen(form->placeholder);
     const char *end = text + len;
     int32_t bos = ty_tokenizer_bos(t);
     bool led = false; /* the first chunk has text */
     *n_images = 0;
     for (int chunk = 0;; chunk++) {
-        const char *mark = memmem(text, (size_t)(end - text), form->placeholder, mark_len);
+        size_t mark_len;
+        int32_t id;
+        const char *mark = find_mark(form, text, (size_t)(end - text), &mark_len, &id);
         size_t n = (size_t)((mark ? mark : end) - text);
         if (chunk == 0) led = n > 0;
         ty_status st = TY_OK;
         if (bos >= 0 && wants_bos(form, chunk, n, led)) st = push(bos, 1, out, err);
         if (st == TY_OK) st = ty_tokenizer_encode(t, mode, text, n, out, err);
-        if (st == TY_OK && mark) st = push(form->image_id, rows, out, err);
+        if (st == TY_OK && mark) st = push(id, rows, out, err);
         if (st != TY_OK || !mark) return st;
         ++*n_images;
         text = mark + mark_len;

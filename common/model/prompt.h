@@ -10,6 +10,7 @@
 
 enum {
     TY_IMAGE_ID = -1,      /* v1: a run of them, however long, is one picture */
+    TY_VIDEO_ID = -2,      /* v1's video variant: likewise, a video */
     TY_IMAGE_ID_V2 = -200, /* v2: each `rows` of them are a picture */
 };
 
@@ -19,6 +20,7 @@ typedef struct {
     const char *placeholder;   /* a picture in a prompt's text */
     int32_t image_id;          /* a picture's row among the ids */
     bool bos_by_chunk;         /* v2's way of placing bos (ty_prompt_tokenize) */
+    const char *video; /* a video in a prompt's text (its rows are TY_VIDEO_ID); NULL: none */
 } ty_prompt_form;
 
 /* family as in pipeline.json and `tyto.family`; what is not known has v1's. */
@@ -34,7 +36,7 @@ const char *ty_prompt_stop(const ty_prompt_form *form, const ty_chat_request *r)
 
 /* Each chunk between placeholders on its own, `rows` times the form's image id for each placeholder,
  * bos where the reference has it: v1 once in front; v2 in front when text begins the prompt, else in front
- * of each later text.  *n_images: placeholders. */
+ * of each later text.  *n_images: placeholders, of videos too. */
 ty_status ty_prompt_tokenize(const ty_prompt_form *form, const ty_tokenizer *t,
                              ty_tokenize_mode mode, const char *text, size_t len, int rows,
                              ty_ids *out, int *n_images, ty_err *err);

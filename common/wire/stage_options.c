@@ -94,16 +94,20 @@ const void *ty_stage_input(ty_job *j, const ty_stage_spec *takes, ty_tensor *t) 
     return NULL;
 }
 
-void ty_stage_output(ty_job *j, const ty_stage_spec *gives, const float *data) {
+void ty_stage_output(ty_job *j, const ty_stage_spec *gives, int64_t any, const float *data) {
     ty_err err = {0};
     size_t size = sizeof *data;
-    for (size_t i = 0; i < gives->spec.n_shape; i++) size *= (size_t)gives->shape[i];
+    int64_t shape[4];
+    for (size_t i = 0; i < gives->spec.n_shape; i++) {
+        shape[i] = gives->shape[i] < 0 ? any : gives->shape[i];
+        size *= (size_t)shape[i];
+    }
     void *copy = malloc(size);
     ty_status st = TY_ENOMEM;
     if (copy) {
         memcpy(copy, data, size);
         st = ty_job_add_output(j, gives->spec.name, gives->spec.dtype, (int)gives->spec.n_shape,
-                               gives->shape, copy, size, &err);
+                               shape, copy, size, &err);
     } else {
         ty_fail(&err, st, "no memory for %s (%zu bytes)", gives->spec.name, size);
     }

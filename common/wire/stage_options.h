@@ -75,8 +75,9 @@ ty_worker_contract ty_stage_contract(const ty_stage_options *o, const char *mode
 /* A job's only tensor, of this type and shape (-1 = any).  On failure the job is closed with the error
  * and NULL returned. */
 const void *ty_stage_input(ty_job *j, const ty_stage_spec *takes, ty_tensor *t);
-/* Closes the job with one f32 tensor, copied from data; with an error when there is no memory. */
-void ty_stage_output(ty_job *j, const ty_stage_spec *gives, const float *data);
+/* Closes the job with one f32 tensor, copied from data; with an error when there is no memory.  any: what a
+ * dimension of -1 is this time. */
+void ty_stage_output(ty_job *j, const ty_stage_spec *gives, int64_t any, const float *data);
 /* Closes the jobs that are left (not NULL) with the error. */
 void ty_stage_fail_all(ty_job **jobs, int n, ty_status st, const ty_err *err);
 

@@ -49,6 +49,8 @@ struct abstractor {
     ty_pool *pool;
     float *query_tokens, *eos; /* [Q, C], [D] */
     ty_linear *visual_fc;
+    float *temporal_tokens; /* [Q, C] of the video variant, or NULL */
+    ty_linear *temporal_fc;
     layer *layers;
     float *scratch;
     size_t scratch_floats;
@@ -66,6 +68,10 @@ int abstractor_width_out(const abstractor *a) {
 }
 const char *abstractor_model_id(const abstractor *a) {
     return a->id;
+}
+
+bool abstractor_sees_videos(const abstractor *a) {
+    return a->temporal_tokens != NULL;
 }
 
 int abstractor_n_token(const abstractor *a) {
@@ -207,11 +213,16 @@ static ty_status load_layer(abstractor *a, const ty_weights *w, int i, ty_err *e
 static ty_status load_ends(abstractor *a, const ty_weights *w, ty_err *err) {
     const int64_t queries[] = {1, a->n_query, a->width}, eos[] = {1, 1, a->width_out};
     const char *fc = "visual_fc";
+    ty_tensor temporal;
     const int64_t out = a->width_out;
     ty_status st = ty_weights_floats(w, "query_tokens", 3, queries, &a->query_tokens, err);
     if (st == TY_OK) st = ty_weights_floats(w, "vit_eos", 3, eos, &a->eos, err);
     if (st == TY_OK) st = ty_weights_linear(w, 1, &fc, &out, a->width, &a->visual_fc, err);
-    return st;
+    if (st != TY_OK || ty_gguf_find(w->file, "temporal_query_tokens", &temporal, NULL) != TY_OK)
+        return st;
+    fc = "temporal_visual_fc";
+    st = ty_weights_floats(w, "temporal_query_tokens", 3, queries, &a->temporal_tokens, err);
+    return st == TY_OK ? ty_weights_linear(w, 1, &fc, &out, a->width, &a->temporal_fc, err) : st;
 }
 
 static ty_status load(abstractor *a, const ty_gguf *g, const ty_run_options *opt, ty_err *err) {
@@ -272,6 +283,8 @@ void abstractor_destroy(abstractor **out) {
     free(a->query_tokens);
     free(a->eos);
     ty_linear_destroy(&a->visual_fc);
+    free(a->temporal_tokens);
+    ty_linear_destroy(&a->temporal_fc);
     free(a->scratch);
     free(a);
     *out = NULL;
@@ -279,12 +292,13 @@ void abstractor_destroy(abstractor **out) {
 
 /* ---- one call ---- */
 
-/* What a call works in.  A picture's keys and values are n_kv = Q + n_token rows. */
+/* What a call works in.  A picture's keys and values are n_kv = n_q + n_token rows. */
 typedef struct {
     const abstractor *a;
     const float *features; /* [n, n_token, C] */
     int n, n_token, n_kv;
-    int rows;       /* n x Q */
+    int n_q;        /* queries: Q, of a video 2 Q, the temporal ones behind */
+    int rows;       /* n x n_q */
     float *x;       /* [rows, C] the queries */
     float *normed;  /* [rows, C] norm1(x), then y; the residual */
     float *query;   /* [rows, C] q, then norm2(y) */
@@ -297,9 +311,9 @@ typedef struct {
 } frame;
 
 static ty_status frame_init(frame *fr, abstractor *a, const float *features, int n, int n_token,
-                            ty_err *err) {
-    size_t c = (size_t)a->width, f = (size_t)a->d_ff, rows = (size_t)n * (size_t)a->n_query;
-    size_t kv_rows = (size_t)n * (size_t)(a->n_query + n_token);
+                            int n_q, ty_err *err) {
+    size_t c = (size_t)a->width, f = (size_t)a->d_ff, rows = (size_t)n * (size_t)n_q;
+    size_t kv_rows = (size_t)n * (size_t)(n_q + n_token);
     size_t floats = 4 * rows * c + 3 * kv_rows * c + 3 * rows * f + rows * (size_t)a->width_out;
     if (floats > a->scratch_floats) {
         float *bigger = malloc(floats * sizeof *bigger);
@@ -314,7 +328,8 @@ static ty_status frame_init(frame *fr, abstractor *a, const float *features, int
                   .features = features,
                   .n = n,
                   .n_token = n_token,
-                  .n_kv = a->n_query + n_token,
+                  .n_kv = n_q + n_token,
+                  .n_q = n_q,
                   .rows = (int)rows};
     float *next = a->scratch;
     fr->x = next;
@@ -339,7 +354,7 @@ static ty_status apply(const frame *fr, const ty_linear *l, const float *x, int 
 /* kv_in of every picture: its normed queries first, then its normed features. */
 static void gather_kv(const frame *fr, const layer *l) {
     const abstractor *a = fr->a;
-    size_t c = (size_t)a->width, q = (size_t)a->n_query * c, e = (size_t)fr->n_token * c;
+    size_t c = (size_t)a->width, q = (size_t)fr->n_q * c, e = (size_t)fr->n_token * c;
     for (int b = 0; b < fr->n; b++) {
         float *row = fr->kv_in + (size_t)b * (q + e);
         memcpy(row, fr->normed + (size_t)b * q, q * sizeof *row);
@@ -386,7 +401,7 @@ static ty_attention attention_of(const frame *fr) {
                           .hdk = d,
                           .hdv = d,
                           .n_batch = fr->n,
-                          .n_q = a->n_query,
+                          .n_q = fr->n_q,
                           .n_kv = fr->n_kv,
                           .n_head = a->n_head,
                           .d = a->d_head,
@@ -428,11 +443,27 @@ static ty_status feed_forward(const frame *fr, const layer *l, ty_err *err) {
     return st;
 }
 
+/* A video's rows: what visual_fc makes of the queries and temporal_fc of the temporal ones, added. */
+static ty_status project_videos(const frame *fr, ty_err *err) {
+    const abstractor *a = fr->a;
+    int64_t c = a->width, d = a->width_out, q = a->n_query;
+    ty_status st = TY_OK;
+    for (int b = 0; b < fr->n && st == TY_OK; b++) {
+        const float *x = fr->x + 2 * b * q * c;
+        float *out = fr->out + b * q * d, *add = fr->out + (fr->n + b) * q * d;
+        st = apply(fr, a->visual_fc, x, a->n_query, out, err);
+        if (st == TY_OK) st = apply(fr, a->temporal_fc, x + q * c, a->n_query, add, err);
+        if (st == TY_OK) ty_add(a->pool, out, add, q * d);
+    }
+    return st;
+}
+
 /* visual_fc of all queries in one go, then each picture's rows with the end row behind them. */
 static ty_status project(const frame *fr, float *tokens, ty_err *err) {
     const abstractor *a = fr->a;
     size_t d = (size_t)a->width_out, q = (size_t)a->n_query * d;
-    ty_status st = apply(fr, a->visual_fc, fr->x, fr->rows, fr->out, err);
+    ty_status st = fr->n_q > a->n_query ? project_videos(fr, err)
+                                        : apply(fr, a->visual_fc, fr->x, fr->rows, fr->out, err);
     for (int b = 0; b < fr->n && st == TY_OK; b++, tokens += q + d) {
         memcpy(tokens, fr->out + (size_t)b * q, q * sizeof(float));
         memcpy(tokens + q, a->eos, d * sizeof(float));
@@ -444,17 +475,19 @@ static ty_status project(const frame *fr, float *tokens, ty_err *err) {
 static void dump_queries(const frame *fr, const ty_dump *dump, int i) {
     char name[32];
     snprintf(name, sizeof name, "abs_layer%d", i);
-    const int64_t shape[] = {fr->n, fr->a->n_query, fr->a->width};
+    const int64_t shape[] = {fr->n, fr->n_q, fr->a->width};
     int one = fr->n == 1;
     ty_dump_put(dump, name, one ? 2 : 3, shape + one, fr->x);
 }
 
 static ty_status run(const frame *fr, float *tokens, const ty_dump *dump, ty_err *err) {
     const abstractor *a = fr->a;
-    size_t q = (size_t)a->n_query * (size_t)a->width;
+    size_t q = (size_t)a->n_query * (size_t)a->width, own = (size_t)fr->n_q * (size_t)a->width;
     ty_status st = TY_OK;
-    for (int b = 0; b < fr->n; b++)
-        memcpy(fr->x + (size_t)b * q, a->query_tokens, q * sizeof(float));
+    for (int b = 0; b < fr->n; b++) {
+        memcpy(fr->x + (size_t)b * own, a->query_tokens, q * sizeof(float));
+        if (own > q) memcpy(fr->x + (size_t)b * own + q, a->temporal_tokens, q * sizeof(float));
+    }
     for (int i = 0; i < a->n_layer && st == TY_OK; i++) {
         st = attend(fr, &a->layers[i], err);
         if (st == TY_OK) st = feed_forward(fr, &a->layers[i], err);
@@ -463,17 +496,28 @@ static ty_status run(const frame *fr, float *tokens, const ty_dump *dump, ty_err
     return st == TY_OK ? project(fr, tokens, err) : st;
 }
 
-ty_status abstractor_run(abstractor *a, const float *features, int n, int n_token, float *tokens,
-                         const ty_dump *dump, ty_err *err) {
+ty_status abstractor_run_videos(abstractor *a, const float *features, int n, int n_frame,
+                                int n_token, float *tokens, const ty_dump *dump, ty_err *err) {
     frame fr = {0};
-    if (n < 1 || n_token < 1 || n > INT32_MAX / (a->n_query + n_token))
-        return ty_fail(err, TY_EINVAL, "abstractor: %d pictures of %d tokens in one batch", n,
-                       n_token);
+    int n_q = n_frame > 1 ? 2 * a->n_query : a->n_query;
+    if (n < 1 || n_frame < 1 || n_token < 1 || n_token > INT32_MAX / 2 / n_frame - n_q ||
+        n > INT32_MAX / (n_q + n_frame * n_token))
+        return ty_fail(err, TY_EINVAL, "abstractor: %d pictures of %d x %d tokens in one batch", n,
+                       n_frame, n_token);
+    if (n_frame > 1 && !a->temporal_tokens)
+        return ty_fail(err, TY_EUNSUPPORTED,
+                       "abstractor: a video of %d frames, but this model sees pictures alone",
+                       n_frame);
     if (a->grid && n_token != 1 + a->grid * a->grid)
         return ty_fail(err, TY_ESHAPE,
                        "abstractor: %d image tokens, this model has positions for a grid of %d x "
                        "%d and the class token, which is %d",
                        n_token, a->grid, a->grid, 1 + a->grid * a->grid);
-    ty_status st = frame_init(&fr, a, features, n, n_token, err);
+    ty_status st = frame_init(&fr, a, features, n, n_frame * n_token, n_q, err);
     return st == TY_OK ? run(&fr, tokens, dump, err) : st;
+}
+
+ty_status abstractor_run(abstractor *a, const float *features, int n, int n_token, float *tokens,
+                         const ty_dump *dump, ty_err *err) {
+    return abstractor_run_videos(a, features, n, 1, n_token, tokens, dump, err);
 }

@@ -21,17 +21,19 @@ static const char about[] =
     "The abstractor stage: patch features [tokens, C] to visual tokens [queries + 1, D].\n"
     "  tyto-abstractor --model P/abstractor.gguf --in y.safetensors --out z.safetensors [--dump]\n"
     "reads image_features [n, tokens, C] (or [tokens, C]), writes visual_tokens [n, queries + 1, "
-    "D].";
+    "D];\nof a model that sees videos also [n, T, tokens, C].";
 
 /* ---- offline ---- */
 
 static ty_status check_features(const ty_offline_input *x, int width, ty_err *err) {
-    if (x->shape[2] == width) return TY_OK;
+    char is[128];
+    ty_tensor t = {.n_dim = x->n_dim};
+    memcpy(t.shape, x->shape, sizeof t.shape);
+    if (x->shape[x->n_dim - 1] == width) return TY_OK;
     return ty_fail(err, TY_ESHAPE,
-                   "%s: image_features is [%lld,%lld,%lld], this model wants [n,tokens,%d]; make "
-                   "it with this pipeline's tyto-vit",
-                   opt.in.item[0], (long long)x->shape[0], (long long)x->shape[1],
-                   (long long)x->shape[2], width);
+                   "%s: image_features is %s, this model wants [n,tokens,%d]; make it with this "
+                   "pipeline's tyto-vit",
+                   opt.in.item[0], ty_tensor_shape_text(&t, is, sizeof is), width);
 }
 
 static ty_status write_tokens(abstractor *a, const ty_offline_input *x, ty_safetensors_writer *w,
@@ -41,8 +43,10 @@ static ty_status write_tokens(abstractor *a, const ty_offline_input *x, ty_safet
     if (!tokens) return ty_fail(err, TY_ENOMEM, "no memory for visual_tokens");
     ty_offline_dump sink;
     ty_dump dump = ty_offline_dump_into(&sink, w);
-    ty_status st = abstractor_run(a, x->data, (int)x->shape[0], (int)x->shape[1], tokens,
-                                  opt.dump ? &dump : NULL, err);
+    int n_frame = x->n_dim == 4 ? (int)x->shape[1] : 1;
+    ty_status st =
+        abstractor_run_videos(a, x->data, (int)x->shape[0], n_frame, (int)x->shape[x->n_dim - 2],
+                              tokens, opt.dump ? &dump : NULL, err);
     if (st == TY_OK) st = ty_offline_dump_status(&sink, err);
     if (st == TY_OK) st = ty_safetensors_add(w, "visual_tokens", TY_F32, 3, shape, tokens, err);
     if (st == TY_OK) st = ty_safetensors_write(w, opt.out, err);
@@ -53,7 +57,8 @@ static ty_status write_tokens(abstractor *a, const ty_offline_input *x, ty_safet
 static ty_status offline(abstractor *a, ty_err *err) {
     ty_offline_input x;
     ty_safetensors_writer *w = NULL;
-    ty_status st = ty_offline_open(&x, opt.in.item[0], "image_features", 3, "tyto-vit", err);
+    ty_status st = ty_offline_open(&x, opt.in.item[0], "image_features", 3,
+                                   abstractor_sees_videos(a), "tyto-vit", err);
     if (st != TY_OK) return st;
     st = check_features(&x, abstractor_width_in(a), err);
     if (st == TY_OK) st = ty_safetensors_writer_create(&w, err);
@@ -83,8 +88,17 @@ static ty_status grow(float **buf, size_t *have, size_t want, ty_err *err) {
     return TY_OK;
 }
 
-/* n pictures of n_token rows each; closes them all. */
-static void run_group(service *s, ty_job **jobs, int n, int n_token, const ty_tensor *features) {
+static int frames_of(const service *s, const ty_tensor *features) {
+    return abstractor_sees_videos(s->a) ? (int)features->shape[0] : 1;
+}
+
+static int tokens_of(const ty_tensor *features) {
+    return (int)features->shape[features->n_dim - 2];
+}
+
+/* n pictures or videos of the same number of frames and tokens; closes them all. */
+static void run_group(service *s, ty_job **jobs, int n, const ty_tensor *features) {
+    int n_frame = frames_of(s, features), n_token = tokens_of(features);
     ty_err err = {0};
     size_t in = features[0].size_bytes;
     size_t out = (size_t)abstractor_n_out(s->a) * (size_t)abstractor_width_out(s->a);
@@ -92,19 +106,20 @@ static void run_group(service *s, ty_job **jobs, int n, int n_token, const ty_te
     if (st == TY_OK) st = grow(&s->tokens, &s->tokens_bytes, (size_t)n * out * sizeof(float), &err);
     for (int i = 0; i < n && st == TY_OK; i++)
         memcpy((char *)s->features + (size_t)i * in, features[i].data, in);
-    if (st == TY_OK) st = abstractor_run(s->a, s->features, n, n_token, s->tokens, NULL, &err);
+    if (st == TY_OK)
+        st = abstractor_run_videos(s->a, s->features, n, n_frame, n_token, s->tokens, NULL, &err);
     if (st != TY_OK) {
         ty_stage_fail_all(jobs, n, st, &err);
         return;
     }
     for (int i = 0; i < n; i++) {
-        ty_job_set_flops(jobs[i], abstractor_flops(s->a, n_token));
-        ty_stage_output(jobs[i], &s->gives, s->tokens + (size_t)i * out);
+        ty_job_set_flops(jobs[i], abstractor_flops(s->a, n_frame * n_token));
+        ty_stage_output(jobs[i], &s->gives, 0, s->tokens + (size_t)i * out);
     }
 }
 
 /* Everything that waits in one matrix; a task with a bad tensor fails alone.  Pictures of another ViT
- * may have another number of tokens: neighbours of the same number go together. */
+ * may have another number of tokens, videos have frames: neighbours of the same numbers go together. */
 static void batch(void *ctx, ty_job **jobs, int n) {
     service *s = ctx;
     ty_tensor *t = calloc((size_t)n, sizeof *t);
@@ -117,18 +132,22 @@ static void batch(void *ctx, ty_job **jobs, int n) {
     for (int i = 0; i < n; i++)
         if (ty_stage_input(jobs[i], &s->takes, &t[good])) jobs[good++] = jobs[i];
     for (int from = 0, to; from < good; from = to) {
-        for (to = from + 1; to < good && t[to].shape[0] == t[from].shape[0];) to++;
-        run_group(s, jobs + from, to - from, (int)t[from].shape[0], t + from);
+        for (to = from + 1; to < good && tokens_of(&t[to]) == tokens_of(&t[from]) &&
+                            frames_of(s, &t[to]) == frames_of(s, &t[from]);)
+            to++;
+        run_group(s, jobs + from, to - from, t + from);
     }
     free(t);
 }
 
 static ty_status serve(abstractor *a, ty_err *err) {
     static const ty_stage stage = {.name = "abstractor", .batch = batch};
-    const int64_t features[] = {abstractor_n_token(a), abstractor_width_in(a)};
+    const int64_t features[] = {-1, abstractor_n_token(a), abstractor_width_in(a)};
+    int frames = abstractor_sees_videos(a); /* one dimension more in front */
     const int64_t tokens[] = {abstractor_n_out(a), abstractor_width_out(a)};
     service s = {.a = a};
-    ty_stage_spec_init(&s.takes, "image_features", TYTO__DTYPE__DTYPE_F32, 2, features);
+    ty_stage_spec_init(&s.takes, "image_features", TYTO__DTYPE__DTYPE_F32, 2 + frames,
+                       features + 1 - frames);
     ty_stage_spec_init(&s.gives, "visual_tokens", TYTO__DTYPE__DTYPE_F32, 2, tokens);
     ty_worker_contract c = ty_stage_contract(&opt, abstractor_model_id(a), &s.takes, &s.gives);
     c.cpu = ty_cpu_name();

@@ -31,7 +31,7 @@ static ty_status read_request(const char *path, ty_chat_request *r, ty_err *err)
 /* Opens the pictures into in, which stays open while r points into it. */
 static ty_status read_visual(const decoder *d, const char *path, ty_offline_input *in,
                              decoder_request *r, ty_err *err) {
-    ty_status st = ty_offline_open(in, path, "visual_tokens", 3, "tyto-abstractor", err);
+    ty_status st = ty_offline_open(in, path, "visual_tokens", 3, false, "tyto-abstractor", err);
     if (st != TY_OK) return st;
     if (in->shape[2] != decoder_width(d) || in->shape[0] > TY_CHAT_IMAGES_MAX ||
         in->shape[1] > decoder_context(d))

@@ -157,7 +157,7 @@ static void batch(void *ctx, ty_job **jobs, int n) {
     ty_pool_run(s->pool, n, compute, &(work){s, items});
     for (int i = 0; i < n; i++) {
         if (items[i].bytes && items[i].st == TY_OK)
-            ty_stage_output(jobs[i], &s->gives, items[i].pixels);
+            ty_stage_output(jobs[i], &s->gives, 1, items[i].pixels);
         else if (items[i].bytes)
             ty_job_fail(jobs[i], items[i].st, items[i].err.text);
         free(items[i].pixels);

@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/math/cpu.h"
 #include "common/model/offline.h"
+#include "common/model/video_frames.h"
 #include "common/wire/stage_options.h"
 #include "services/vit/vit.h"
 
@@ -21,29 +22,57 @@ static const char about[] =
     "The ViT stage: pictures of [3, S, S] normalised pixels to patch features [patches + 1, C].\n"
     "  tyto-vit --model P/vit.gguf --in x.safetensors --out y.safetensors [--dump]\n"
     "reads pixel_values [n, 3, S, S] (or [3, S, S]) and writes image_features [n, patches + 1, "
-    "C].";
+    "C];\nof a model that sees videos also [n, 3, T, S, S], which gives [n, T, patches + 1, C].";
 
 /* ---- offline ---- */
 
+/* [3, T, S, S] alone is one video: four dimensions, of which the second is not the colours. */
+static void take_single_video(ty_offline_input *x, const vit *v) {
+    if (!vit_sees_videos(v) || x->n_dim != 4 || x->shape[0] != 3 || x->shape[1] == 3) return;
+    memmove(x->shape + 1, x->shape, 4 * sizeof x->shape[0]);
+    x->shape[0] = 1;
+    x->n_dim = 5;
+}
+
 static ty_status check_pixels(const ty_offline_input *x, int size, ty_err *err) {
-    if (x->shape[1] == 3 && x->shape[2] == size && x->shape[3] == size) return TY_OK;
+    char is[128];
+    ty_tensor t = {.n_dim = x->n_dim};
+    memcpy(t.shape, x->shape, sizeof t.shape);
+    const int64_t *edge = x->shape + x->n_dim - 2;
+    if (x->shape[1] == 3 && edge[0] == size && edge[1] == size) return TY_OK;
     return ty_fail(err, TY_ESHAPE,
-                   "%s: pixel_values is [%lld,%lld,%lld,%lld], this model wants [n,3,%d,%d]; make "
-                   "it with tyto-preprocess --size %d",
-                   opt.in.item[0], (long long)x->shape[0], (long long)x->shape[1],
-                   (long long)x->shape[2], (long long)x->shape[3], size, size, size);
+                   "%s: pixel_values is %s, this model wants [n,3,%d,%d]; make it with "
+                   "tyto-preprocess --size %d",
+                   opt.in.item[0], ty_tensor_shape_text(&t, is, sizeof is), size, size, size);
+}
+
+/* Features of n pictures, or of n videos of n_frame frames each (n_frame > 0). */
+static ty_status compute_features(vit *v, const ty_offline_input *x, int64_t n_frame,
+                                  float *features, const ty_dump *dump, ty_err *err) {
+    int64_t n = x->shape[0], plane = (int64_t)vit_image_size(v) * vit_image_size(v);
+    if (!n_frame) return vit_run(v, x->data, (int)n, features, dump, err);
+    float *frames = malloc((size_t)(n * n_frame * 3 * plane) * sizeof *frames);
+    if (!frames) return ty_fail(err, TY_ENOMEM, "no memory for the frames");
+    ty_video_frames_from_file(x->data, n, n_frame, plane, frames);
+    ty_status st = vit_run_videos(v, frames, (int)n, (int)n_frame, features, dump, err);
+    free(frames);
+    return st;
 }
 
 static ty_status write_features(vit *v, const ty_offline_input *x, ty_safetensors_writer *w,
                                 ty_err *err) {
-    const int64_t shape[] = {x->shape[0], vit_n_token(v), vit_width(v)};
-    float *features = malloc((size_t)(shape[0] * shape[1] * shape[2]) * sizeof *features);
+    int64_t n_frame = x->n_dim == 5 ? x->shape[2] : 0;
+    const int64_t shape[] = {x->shape[0], n_frame ? n_frame : vit_n_token(v),
+                             n_frame ? vit_n_token(v) : vit_width(v), vit_width(v)};
+    int64_t rows = x->shape[0] * (n_frame ? n_frame : 1) * vit_n_token(v);
+    float *features = malloc((size_t)(rows * vit_width(v)) * sizeof *features);
     if (!features) return ty_fail(err, TY_ENOMEM, "no memory for image_features");
     ty_offline_dump sink;
     ty_dump dump = ty_offline_dump_into(&sink, w);
-    ty_status st = vit_run(v, x->data, (int)x->shape[0], features, opt.dump ? &dump : NULL, err);
+    ty_status st = compute_features(v, x, n_frame, features, opt.dump ? &dump : NULL, err);
     if (st == TY_OK) st = ty_offline_dump_status(&sink, err);
-    if (st == TY_OK) st = ty_safetensors_add(w, "image_features", TY_F32, 3, shape, features, err);
+    if (st == TY_OK)
+        st = ty_safetensors_add(w, "image_features", TY_F32, n_frame ? 4 : 3, shape, features, err);
     if (st == TY_OK) st = ty_safetensors_write(w, opt.out, err);
     free(features);
     return st;
@@ -52,8 +81,10 @@ static ty_status write_features(vit *v, const ty_offline_input *x, ty_safetensor
 static ty_status offline(vit *v, ty_err *err) {
     ty_offline_input x;
     ty_safetensors_writer *w = NULL;
-    ty_status st = ty_offline_open(&x, opt.in.item[0], "pixel_values", 4, "tyto-preprocess", err);
+    ty_status st = ty_offline_open(&x, opt.in.item[0], "pixel_values", 4, vit_sees_videos(v),
+                                   "tyto-preprocess", err);
     if (st != TY_OK) return st;
+    take_single_video(&x, v);
     st = check_pixels(&x, vit_image_size(v), err);
     if (st == TY_OK) st = ty_safetensors_writer_create(&w, err);
     if (st == TY_OK) st = write_features(v, &x, w, err);
@@ -64,14 +95,15 @@ static ty_status offline(vit *v, ty_err *err) {
 
 /* ---- as a worker ---- */
 
+/* Tensors of a model that sees videos have the number of frames in front, 1 for a picture. */
 typedef struct {
     vit *v;
     ty_stage_spec takes, gives;
-    float *pixels, *features; /* for `room` pictures, one behind the other */
-    int room;
+    float *pixels, *features; /* for `room` pictures or frames, one behind the other */
+    int64_t room;
 } service;
 
-static ty_status make_room(service *s, int n, ty_err *err) {
+static ty_status make_room(service *s, int64_t n, ty_err *err) {
     if (n <= s->room) return TY_OK;
     size_t in = 3 * (size_t)vit_image_size(s->v) * (size_t)vit_image_size(s->v);
     size_t out = (size_t)vit_n_token(s->v) * (size_t)vit_width(s->v);
@@ -81,47 +113,65 @@ static ty_status make_room(service *s, int n, ty_err *err) {
     s->pixels = malloc((size_t)n * in * sizeof *s->pixels);
     s->features = malloc((size_t)n * out * sizeof *s->features);
     if (!s->pixels || !s->features)
-        return ty_fail(err, TY_ENOMEM, "vit: no memory for %d pictures", n);
+        return ty_fail(err, TY_ENOMEM, "vit: no memory for %lld pictures", (long long)n);
     s->room = n;
     return TY_OK;
 }
 
-/* Everything that waits in one matrix; a task with a bad tensor fails alone. */
-static void batch(void *ctx, ty_job **jobs, int n) {
-    service *s = ctx;
+static int frames_of(const service *s, const ty_tensor *pixels) {
+    return vit_sees_videos(s->v) ? (int)pixels->shape[0] : 1;
+}
+
+/* n pictures, or videos of n_frame frames each; closes them all. */
+static void run_group(service *s, ty_job **jobs, int n, int n_frame, const ty_tensor *pixels) {
     ty_err err = {0};
-    ty_tensor t;
-    int good = 0;
-    size_t out = (size_t)vit_n_token(s->v) * (size_t)vit_width(s->v);
-    ty_status st = make_room(s, n, &err);
+    size_t in = pixels[0].size_bytes;
+    size_t out = (size_t)n_frame * (size_t)vit_n_token(s->v) * (size_t)vit_width(s->v);
+    ty_status st = make_room(s, (int64_t)n * n_frame, &err);
+    for (int i = 0; i < n && st == TY_OK; i++)
+        memcpy((char *)s->pixels + (size_t)i * in, pixels[i].data, in);
+    if (st == TY_OK) st = vit_run_videos(s->v, s->pixels, n, n_frame, s->features, NULL, &err);
     if (st != TY_OK) {
         ty_stage_fail_all(jobs, n, st, &err);
         return;
     }
     for (int i = 0; i < n; i++) {
-        const void *pixels = ty_stage_input(jobs[i], &s->takes, &t);
-        if (!pixels) continue;
-        memcpy((char *)s->pixels + (size_t)good * t.size_bytes, pixels, t.size_bytes);
-        jobs[good++] = jobs[i];
+        ty_job_set_flops(jobs[i], vit_video_flops(s->v, n_frame));
+        ty_stage_output(jobs[i], &s->gives, n_frame, s->features + (size_t)i * out);
     }
-    if (good) st = vit_run(s->v, s->pixels, good, s->features, NULL, &err);
-    if (st != TY_OK) {
-        ty_stage_fail_all(jobs, good, st, &err);
+}
+
+/* Everything that waits in one matrix, neighbours with the same number of frames together; a task with a
+ * bad tensor fails alone. */
+static void batch(void *ctx, ty_job **jobs, int n) {
+    service *s = ctx;
+    ty_tensor *t = calloc((size_t)n, sizeof *t);
+    int good = 0;
+    if (!t) {
+        ty_err err = {0};
+        ty_stage_fail_all(jobs, n, ty_fail(&err, TY_ENOMEM, "vit: no memory"), &err);
         return;
     }
-    for (int i = 0; i < good; i++) {
-        ty_job_set_flops(jobs[i], vit_flops(s->v));
-        ty_stage_output(jobs[i], &s->gives, s->features + (size_t)i * out);
+    for (int i = 0; i < n; i++)
+        if (ty_stage_input(jobs[i], &s->takes, &t[good])) jobs[good++] = jobs[i];
+    for (int from = 0, to; from < good; from = to) {
+        int n_frame = frames_of(s, &t[from]);
+        for (to = from + 1; to < good && frames_of(s, &t[to]) == n_frame;) to++;
+        run_group(s, jobs + from, to - from, n_frame, t + from);
     }
+    free(t);
 }
 
 static ty_status serve(vit *v, ty_err *err) {
     static const ty_stage stage = {.name = "vit", .batch = batch};
-    const int64_t pixels[] = {3, vit_image_size(v), vit_image_size(v)};
-    const int64_t features[] = {vit_n_token(v), vit_width(v)};
+    const int64_t pixels[] = {-1, 3, vit_image_size(v), vit_image_size(v)};
+    const int64_t features[] = {-1, vit_n_token(v), vit_width(v)};
+    int frames = vit_sees_videos(v); /* one dimension more in front */
     service s = {.v = v};
-    ty_stage_spec_init(&s.takes, "pixel_values", TYTO__DTYPE__DTYPE_F32, 3, pixels);
-    ty_stage_spec_init(&s.gives, "image_features", TYTO__DTYPE__DTYPE_F32, 2, features);
+    ty_stage_spec_init(&s.takes, "pixel_values", TYTO__DTYPE__DTYPE_F32, 3 + frames,
+                       pixels + 1 - frames);
+    ty_stage_spec_init(&s.gives, "image_features", TYTO__DTYPE__DTYPE_F32, 2 + frames,
+                       features + 1 - frames);
     ty_worker_contract c = ty_stage_contract(&opt, vit_model_id(v), &s.takes, &s.gives);
     c.cpu = ty_cpu_name();
     c.kernels = ty_cpu_kernels();

@@ -5,6 +5,7 @@
  *     cls_token ------------------------+--> + positions -> pre_layernorm -> x
  *     each layer:   x += dense(attention(input_layernorm(x)))
  *                   x += fc2(quick_gelu(fc1(post_attention_layernorm(x))))
+ *                   (in a video first what temporal.h adds)
  *     post_layernorm(x) -> features, the cls token first
  *
  * The rows of query_key_value lie per head: head h owns 3 x d rows in the order q, k, v.  They are
@@ -17,6 +18,7 @@
 #include "common/math/nn.h"
 #include "common/model/meta.h"
 #include "common/model/weights.h"
+#include "services/vit/temporal.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -30,18 +32,20 @@ typedef struct {
 typedef struct {
     norm before_attention, before_mlp;
     ty_linear *qkv, *dense, *fc1, *fc2;
+    vit_temporal temporal; /* when the model sees videos */
 } layer;
 
 struct vit {
     int image, patch, grid; /* pixels of an edge; of a patch's edge; patches of an edge */
     int n_token, width, n_layer, n_head, d_head, d_ff;
+    int temporal; /* width of the temporal modules; 0 = the model sees pictures alone */
     float eps;
     ty_pool *pool;
     float *cls, *position; /* [C], [n_token, C] */
     ty_linear *patch_embed;
     norm pre, post;
     layer *layers;
-    float *scratch; /* for `room` pictures */
+    float *scratch; /* for `room` pictures (or frames) */
     int room;
     char id[TY_MODEL_ID_SIZE];
 };
@@ -63,6 +67,15 @@ double vit_flops(const vit *v) {
     double t = v->n_token, c = v->width, f = v->d_ff, k = 3.0 * v->patch * v->patch;
     double linear = 2 * t * c * (3 * c + c + f + f), attention = 4 * t * t * c;
     return 2 * (t - 1) * c * k + v->n_layer * (linear + attention);
+}
+
+bool vit_sees_videos(const vit *v) {
+    return v->temporal > 0;
+}
+
+double vit_video_flops(const vit *v, int n_frame) {
+    double modules = n_frame > 1 ? v->n_layer * vit_temporal_flops(&v->layers[0].temporal) : 0;
+    return n_frame * (vit_flops(v) + v->n_token * modules);
 }
 
 /* ---- the model file ---- */
@@ -95,6 +108,8 @@ static ty_status read_sizes(vit *v, const ty_gguf *g, ty_err *err) {
     if (st == TY_OK) st = ty_meta_size(g, "vit.attention.head_count", 1 << 16, &v->n_head, err);
     if (st == TY_OK) st = ty_meta_size(g, "vit.feed_forward_length", 1 << 20, &v->d_ff, err);
     if (st == TY_OK) st = ty_meta_positive(g, "vit.attention.layer_norm_epsilon", &v->eps, err);
+    if (st == TY_OK && ty_gguf_has(g, "vit.temporal_length"))
+        st = ty_meta_size(g, "vit.temporal_length", 1 << 16, &v->temporal, err);
     if (st == TY_OK) st = check_sizes(v, g, err);
     if (st != TY_OK) return st;
     v->grid = v->image / v->patch;
@@ -156,6 +171,7 @@ static ty_status load_layer(vit *v, const ty_weights *w, int i, ty_err *err) {
     if (st == TY_OK) st = load_linear(w, i, "self_attn.dense", c, c, &l->dense, err);
     if (st == TY_OK) st = load_linear(w, i, "mlp.fc1", f, c, &l->fc1, err);
     if (st == TY_OK) st = load_linear(w, i, "mlp.fc2", c, f, &l->fc2, err);
+    if (st == TY_OK && v->temporal) st = vit_temporal_load(&l->temporal, w, i, c, v->temporal, err);
     return st;
 }
 
@@ -200,6 +216,7 @@ static void layer_clear(layer *l) {
     ty_linear_destroy(&l->dense);
     ty_linear_destroy(&l->fc1);
     ty_linear_destroy(&l->fc2);
+    vit_temporal_clear(&l->temporal);
 }
 
 void vit_destroy(vit **out) {
@@ -219,23 +236,25 @@ void vit_destroy(vit **out) {
 
 /* ---- one call ---- */
 
-/* What a call works in: `rows` = n x n_token.  The hidden state itself is the caller's output. */
+/* What a call works in: `rows` = n x n_token.  The hidden state itself is the caller's output.  n counts
+ * pictures, each frame of a video for itself. */
 typedef struct {
     const vit *v;
-    int n, rows;
-    float *x;    /* [rows, C] hidden state */
-    float *norm; /* [rows, C] normed rows, then the attention's context */
-    float *add;  /* [rows, C] what is added to x */
-    float *wide; /* [rows, max(3C, F)] qkv, then the MLP; at first the unfolded patches */
+    int n, rows, n_frame; /* n_frame: of each video, 1 for pictures */
+    float *x;             /* [rows, C] hidden state */
+    float *norm;          /* [rows, C] normed rows, then the attention's context */
+    float *add;           /* [rows, C] what is added to x */
+    float *wide;          /* [rows, max(3C, F)] qkv, then the MLP; at first the unfolded patches */
 } frame;
 
 static size_t wide_floats(const vit *v) {
     size_t c = 3 * (size_t)v->width, f = (size_t)v->d_ff, t = (size_t)v->n_token;
+    if (2 * (size_t)v->temporal > f) f = 2 * (size_t)v->temporal;
     size_t patches = 3 * (size_t)v->image * (size_t)v->image, rows = t * (c > f ? c : f);
     return rows > patches ? rows : patches;
 }
 
-static ty_status frame_init(frame *fr, vit *v, int n, float *features, ty_err *err) {
+static ty_status frame_init(frame *fr, vit *v, int n, int n_frame, float *features, ty_err *err) {
     size_t rows = (size_t)n * (size_t)v->n_token, plane = rows * (size_t)v->width;
     if (n > v->room) {
         size_t floats = 2 * plane + (size_t)n * wide_floats(v);
@@ -247,8 +266,8 @@ static ty_status frame_init(frame *fr, vit *v, int n, float *features, ty_err *e
         v->scratch = bigger;
         v->room = n;
     }
-    *fr =
-        (frame){v, n, (int)rows, features, v->scratch, v->scratch + plane, v->scratch + 2 * plane};
+    *fr = (frame){v,        n,          (int)rows,          n_frame,
+                  features, v->scratch, v->scratch + plane, v->scratch + 2 * plane};
     return TY_OK;
 }
 
@@ -350,6 +369,15 @@ static ty_status mlp(const frame *fr, const layer *l, ty_err *err) {
     return st;
 }
 
+static ty_status look_around(const frame *fr, const layer *l, ty_err *err) {
+    const vit *v = fr->v;
+    if (fr->n_frame == 1) return TY_OK;
+    if (vit_temporal_apply(&l->temporal, v->pool, fr->x, fr->n / fr->n_frame, fr->n_frame,
+                           v->n_token, fr->norm, fr->wide) == TY_OK)
+        return TY_OK;
+    return ty_fail(err, TY_ENOMEM, "vit: no memory for %d frames", fr->n);
+}
+
 /* The hidden state as [n, n_token, C]; [n_token, C] for one picture, as the goldens store it. */
 static void dump_hidden(const frame *fr, const ty_dump *dump, const char *name) {
     const int64_t shape[] = {fr->n, fr->v->n_token, fr->v->width};
@@ -364,7 +392,8 @@ static ty_status run(const frame *fr, const float *pixels, const ty_dump *dump, 
     for (int i = 0; i < v->n_layer && st == TY_OK; i++) {
         char name[32];
         snprintf(name, sizeof name, "vit_layer%d", i);
-        st = attention(fr, &v->layers[i], err);
+        st = look_around(fr, &v->layers[i], err);
+        if (st == TY_OK) st = attention(fr, &v->layers[i], err);
         if (st == TY_OK) st = mlp(fr, &v->layers[i], err);
         if (st == TY_OK) dump_hidden(fr, dump, name);
     }
@@ -373,11 +402,19 @@ static ty_status run(const frame *fr, const float *pixels, const ty_dump *dump, 
     return TY_OK;
 }
 
+ty_status vit_run_videos(vit *v, const float *pixels, int n, int n_frame, float *features,
+                         const ty_dump *dump, ty_err *err) {
+    frame fr = {0};
+    if (n < 1 || n_frame < 1 || n > INT32_MAX / v->n_token / n_frame)
+        return ty_fail(err, TY_EINVAL, "vit: %d pictures of %d frames in one batch", n, n_frame);
+    if (n_frame > 1 && !v->temporal)
+        return ty_fail(err, TY_EUNSUPPORTED,
+                       "vit: a video of %d frames, but this model sees pictures alone", n_frame);
+    ty_status st = frame_init(&fr, v, n * n_frame, n_frame, features, err);
+    return st == TY_OK ? run(&fr, pixels, dump, err) : st;
+}
+
 ty_status vit_run(vit *v, const float *pixels, int n, float *features, const ty_dump *dump,
                   ty_err *err) {
-    frame fr = {0};
-    if (n < 1 || n > INT32_MAX / v->n_token)
-        return ty_fail(err, TY_EINVAL, "vit: %d pictures in one batch", n);
-    ty_status st = frame_init(&fr, v, n, features, err);
-    return st == TY_OK ? run(&fr, pixels, dump, err) : st;
+    return vit_run_videos(v, pixels, n, 1, features, dump, err);
 }

@@ -34,8 +34,8 @@ static void layout_names_the_decoder_in_both_worlds(void **state) {
 
 static void layout_keeps_the_vision_towers_names(void **state) {
     (void)state;
-    const ty_vit_dims v = {56, 14, 64, 3, 4, 256, 1e-6f, "quick_gelu"};
-    const ty_abstractor_dims a = {8, 64, 2, 4, 176, 0, 64, 96, 1e-6f};
+    const ty_vit_dims v = {56, 14, 64, 3, 4, 256, 1e-6f, "quick_gelu", 0};
+    const ty_abstractor_dims a = {8, 64, 2, 4, 176, 0, 64, 96, 1e-6f, false};
     ty_layout l = {0};
     assert_int_equal(ty_layout_vit(&l, &v, NULL), TY_OK);
     const ty_tensor_spec *s = find(&l, "embeddings.position_embedding");
@@ -76,7 +76,7 @@ static void layout_has_v2_s_second_ways(void **state) {
 
 static void layout_makes_v2_s_positions(void **state) {
     (void)state;
-    const ty_abstractor_dims a = {3, 8, 1, 2, 16, 2, 8, 96, 1e-6f};
+    const ty_abstractor_dims a = {3, 8, 1, 2, 16, 2, 8, 96, 1e-6f, false};
     ty_layout l = {0};
     float x[5 * 8];
     assert_int_equal(ty_layout_abstractor(&l, &a, NULL), TY_OK);

@@ -28,7 +28,7 @@ static void input_is_found_by_name(void **state) {
     ty_offline_input in;
     const int64_t shape[] = {2, 3};
     const char *path = file_with("x", TY_F32, 2, shape, six, true);
-    assert_int_equal(ty_offline_open(&in, path, "x", 2, "tyto-y", NULL), TY_OK);
+    assert_int_equal(ty_offline_open(&in, path, "x", 2, false, "tyto-y", NULL), TY_OK);
     assert_int_equal(in.n_dim, 2);
     assert_int_equal(in.shape[0], 2);
     assert_int_equal(in.shape[1], 3);
@@ -41,7 +41,7 @@ static void input_of_one_dimension_less_is_a_batch_of_one(void **state) {
     ty_offline_input in;
     const int64_t shape[] = {2, 3};
     const char *path = file_with("x", TY_F32, 2, shape, six, false);
-    assert_int_equal(ty_offline_open(&in, path, "x", 3, "tyto-y", NULL), TY_OK);
+    assert_int_equal(ty_offline_open(&in, path, "x", 3, false, "tyto-y", NULL), TY_OK);
     assert_int_equal(in.n_dim, 3);
     assert_int_equal(in.shape[0], 1);
     assert_int_equal(in.shape[1], 2);
@@ -55,10 +55,10 @@ static void input_of_another_name_is_taken_when_it_is_alone(void **state) {
     ty_err err = {0};
     const int64_t shape[] = {2, 3};
     const char *path = file_with("y", TY_F32, 2, shape, six, false);
-    assert_int_equal(ty_offline_open(&in, path, "x", 2, "tyto-y", NULL), TY_OK);
+    assert_int_equal(ty_offline_open(&in, path, "x", 2, false, "tyto-y", NULL), TY_OK);
     ty_offline_close(&in);
     path = file_with("y", TY_F32, 2, shape, six, true);
-    assert_int_equal(ty_offline_open(&in, path, "x", 2, "tyto-y", &err), TY_ENOTFOUND);
+    assert_int_equal(ty_offline_open(&in, path, "x", 2, false, "tyto-y", &err), TY_ENOTFOUND);
     assert_non_null(strstr(err.text, path));
     assert_non_null(strstr(err.text, "tyto-y"));
 }
@@ -72,7 +72,7 @@ static void input_of_half_precision_is_widened(void **state) {
         ty_offline_input in;
         ty_dtype_from_f32(types[i], six, 6, half);
         const char *path = file_with("x", types[i], 2, shape, half, false);
-        assert_int_equal(ty_offline_open(&in, path, "x", 2, "tyto-y", NULL), TY_OK);
+        assert_int_equal(ty_offline_open(&in, path, "x", 2, false, "tyto-y", NULL), TY_OK);
         assert_memory_equal(in.data, six, sizeof six);
         ty_offline_close(&in);
     }
@@ -85,15 +85,15 @@ static void input_of_wrong_rank_or_type_is_refused(void **state) {
     const int32_t ints[6] = {0};
     const int64_t shape[] = {2, 3}, empty[] = {0, 3};
     const char *path = file_with("x", TY_F32, 2, shape, six, false);
-    assert_int_equal(ty_offline_open(&in, path, "x", 4, "tyto-y", &err), TY_ESHAPE);
+    assert_int_equal(ty_offline_open(&in, path, "x", 4, false, "tyto-y", &err), TY_ESHAPE);
     assert_non_null(strstr(err.text, "[2,3]"));
-    assert_int_equal(ty_offline_open(&in, path, "x", 1, "tyto-y", &err), TY_ESHAPE);
+    assert_int_equal(ty_offline_open(&in, path, "x", 1, false, "tyto-y", &err), TY_ESHAPE);
     path = file_with("x", TY_I32, 2, shape, ints, false);
-    assert_int_equal(ty_offline_open(&in, path, "x", 2, "tyto-y", &err), TY_ESHAPE);
+    assert_int_equal(ty_offline_open(&in, path, "x", 2, false, "tyto-y", &err), TY_ESHAPE);
     assert_non_null(strstr(err.text, "i32"));
     path = file_with("x", TY_F32, 2, empty, six, false);
-    assert_int_equal(ty_offline_open(&in, path, "x", 2, "tyto-y", &err), TY_ESHAPE);
-    assert_int_equal(ty_offline_open(&in, "/nonexistent", "x", 2, "tyto-y", &err), TY_ENOTFOUND);
+    assert_int_equal(ty_offline_open(&in, path, "x", 2, false, "tyto-y", &err), TY_ESHAPE);
+    assert_int_equal(ty_offline_open(&in, "/nonexistent", "x", 2, false, "tyto-y", &err), TY_ENOTFOUND);
 }
 
 static void dump_goes_into_the_file_and_keeps_the_first_failure(void **state) {
