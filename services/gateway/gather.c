@@ -39,7 +39,7 @@ static int same_before(const gathered *p, int i) {
 static ty_status set_bytes(gathered *p, const void *bytes, size_t size, ty_err *err) {
     p->bytes = malloc(size ? size : 1);
     if (!p->bytes) return ty_fail(err, TY_ENOMEM, "no memory for a picture of %zu bytes", size);
-    if (size) memcpy(p->bytes, bytes, size);
+    memcpy(p->bytes, bytes, size);
     p->size = size;
     return TY_OK;
 }
@@ -47,7 +47,7 @@ static ty_status set_bytes(gathered *p, const void *bytes, size_t size, ty_err *
 static ty_status copy_twins(gather *g, ty_err *err) {
     for (int i = 0; i < g->n; i++) {
         int j = same_before(g->p, i);
-        if (g->p[i].bytes || j < 0) continue;
+        if (g->p[i].bytes || j < 0 || !g->p[j].bytes) continue;
         ty_status st = set_bytes(&g->p[i], g->p[j].bytes, g->p[j].size, err);
         if (st != TY_OK) return st;
     }

@@ -4,6 +4,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
