@@ -15,7 +15,7 @@ enum {
     RECV_AT_ONCE = 256,   /* of one socket, before the other has its turn */
     BUSY_TICK_MS = 20,    /* while tasks are here: their deadlines and graces */
     NEWS_US = 50000,      /* changes within this time are told together */
-    GOODBYE_MS = 500,     /* for the last messages to leave */
+    GOODBYE_MS = 500,     /* for the last messages to leave and be read */
     REFUSED_US = 1000000, /* refused messages: one log line in this time */
 };
 
@@ -242,5 +242,8 @@ ty_status broker_run(broker *b, ty_err *err) {
     b->judged_us = b->beat_us = ty_now_us();
     while (st == TY_OK && !is_over(b)) st = turn(b, err);
     say_goodbye(b);
+    /* A DEALER drops what it has not read when we close: close when the gateways say that they have. */
+    int64_t until = ty_now_us() + GOODBYE_MS * 1000;
+    while (st == TY_OK && !TAILQ_EMPTY(&b->gateways) && ty_now_us() < until) st = turn(b, err);
     return st;
 }

@@ -193,7 +193,11 @@ static bool take(broker_link *l, ty_message **m) {
     switch (e->body_case) {
     case TYTO__ENVELOPE__BODY_WELCOME: on_welcome(l, m); return true;
     case TYTO__ENVELOPE__BODY_HEARTBEAT: return true;
-    case TYTO__ENVELOPE__BODY_GOODBYE: lose(l, "it said goodbye"); return false;
+    case TYTO__ENVELOPE__BODY_GOODBYE:
+        (void)send_body(l, TYTO__ENVELOPE__BODY_GOODBYE, ty_pb_new(&tyto__goodbye__descriptor));
+        close_socket(l, GOODBYE_MS); /* it leaves as soon as that arrives */
+        lose(l, "it said goodbye");
+        return false;
     case TYTO__ENVELOPE__BODY_ERROR:
         if (*e->request_id) break;
         ty_warn("broker=%s %s: %s", l->endpoint, e->error->status, e->error->text);

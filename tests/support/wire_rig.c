@@ -176,7 +176,10 @@ static bool is_for_test(rig *r, const ty_message *m) {
     case TYTO__ENVELOPE__BODY_HEARTBEAT: return false;
     case TYTO__ENVELOPE__BODY_WELCOME: keep_news(r, e->welcome); return false;
     case TYTO__ENVELOPE__BODY_REDISPATCHED: r->n_redispatched++; return false;
-    case TYTO__ENVELOPE__BODY_GOODBYE: r->goodbyes++; return false;
+    case TYTO__ENVELOPE__BODY_GOODBYE:
+        r->goodbyes++;
+        send_body(r, TYTO__ENVELOPE__BODY_GOODBYE, &tyto__goodbye__descriptor);
+        return false;
     case TYTO__ENVELOPE__BODY_ERROR:
         /* A new broker does not know us: as a gateway does, say hello again. */
         if (*e->request_id == '\0' && strcmp(e->error->status, "EUNAVAILABLE") == 0) {
