@@ -514,13 +514,13 @@ static int begin(bool stream) {
 static void wait_all_free(void) {
     wait_metric("tyto_gateway_requests_in_flight", 0);
     for (int k = 0; k < 4; k++) {
-        char name[96];
-        snprintf(name, sizeof(name), "tyto_stage_in_flight{model=\"v1-micro\",stage=\"%s\"}",
-                 stages[k]);
-        wait_metric(name, 0);
-        snprintf(name, sizeof(name), "tyto_stage_queued{model=\"v1-micro\",stage=\"%s\"}",
-                 stages[k]);
-        wait_metric(name, 0);
+        static const char *const gauges[] = {"tyto_stage_in_flight", "tyto_stage_queued"};
+        for (int i = 0; i < 2; i++) {
+            char name[512];
+            snprintf(name, sizeof(name), "%s{model=\"v1-micro\",stage=\"%s\",broker=\"%s\"}",
+                     gauges[i], stages[k], gateways_at);
+            wait_metric(name, 0);
+        }
     }
 }
 
