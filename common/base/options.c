@@ -68,6 +68,21 @@ static int set_flag(const ty_option *o, const char *text, const char *name) {
     return 0;
 }
 
+/* Values made here are kept as long as the process lives. */
+typedef struct kept {
+    struct kept *next;
+    char text[];
+} kept;
+static kept *kept_values;
+
+static char *keep(size_t size) {
+    kept *k = malloc(sizeof(*k) + size);
+    if (!k) return NULL;
+    k->next = kept_values;
+    kept_values = k;
+    return k->text;
+}
+
 /* Replicas that are configured alike get names of their own by it. */
 static int set_name(const ty_option *o, const char *text, const char *name) {
     const char *at = strstr(text, "%h");
@@ -75,10 +90,9 @@ static int set_name(const ty_option *o, const char *text, const char *name) {
     if (!at) return 0;
     char host[256] = "";
     size_t room = strlen(text) + sizeof(host);
-    char *expanded = malloc(room); /* kept as long as the process lives */
+    char *expanded = keep(room);
     if (!expanded || gethostname(host, sizeof(host) - 1) != 0) {
         fprintf(stderr, "%s: the host's name cannot be read\n", name);
-        free(expanded);
         return -1;
     }
     snprintf(expanded, room, "%.*s%s%s", (int)(at - text), text, host, at + 2);
@@ -90,11 +104,12 @@ static int set(const ty_option *o, const char *text, const char *name);
 
 /* A list's variable: each item as if its flag were given. */
 static int set_list(const ty_option *o, const char *text) {
-    char *copy = strdup(text), *save = NULL; /* the list borrows it */
+    char *copy = keep(strlen(text) + 1), *save = NULL; /* the list borrows it */
     if (!copy) {
         fprintf(stderr, "%s: out of memory\n", o->variable);
         return -1;
     }
+    strcpy(copy, text);
     int rc = 0;
     for (char *p = strtok_r(copy, ",", &save); p && rc == 0; p = strtok_r(NULL, ",", &save))
         rc = set(o, p, o->variable);

@@ -7,6 +7,7 @@
 #include "tests/support/ty_test.h"
 
 #include "common/base/clock.h"
+#include "common/store/redis.h"
 #include "orchestration/http_client.h"
 
 #include <signal.h>
@@ -196,10 +197,23 @@ static void answers_stay_when_the_cache_hangs_and_dies(void **state) {
     test_service_down(&s);
 }
 
-/* One MiB is less than an empty server has: nothing can be kept. */
+/* No memory at all: each write is refused. */
+static void fill(const test_service *s) {
+    ty_redis *r = NULL;
+    redisReply *reply = NULL;
+    const char *argv[] = {"CONFIG", "SET", "maxmemory", "1"};
+    size_t len[] = {6, 3, 9, 1};
+    assert_int_equal(
+        ty_redis_create(&r, test_path("unix://%s/run/cache.sock", s->state), 5000, NULL), TY_OK);
+    assert_int_equal(ty_redis_command(r, 4, argv, len, &reply, NULL), TY_OK);
+    freeReplyObject(reply);
+    ty_redis_destroy(&r);
+}
+
 static void answers_stay_when_the_cache_is_full(void **state) {
     (void)state;
-    test_service s = test_service_up(pipeline, (char *[]){ARG("--cache-mib"), ARG("1"), NULL});
+    test_service s = test_service_up(pipeline, NULL);
+    fill(&s);
     answer cold = ask(&s, body);
     for (int i = 0; i < 5; i++) {
         answer a = ask(&s, body);
@@ -224,6 +238,7 @@ static void nothing_is_looked_up_when_there_is_no_cache(void **state) {
 }
 
 int main(void) {
+    signal(SIGPIPE, SIG_IGN); /* hiredis */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_picture_is_not_encoded_again),
         cmocka_unit_test(upright_pictures_are_kept_apart),
