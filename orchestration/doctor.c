@@ -199,6 +199,17 @@ static void check_programs(findings *f, const char *bin_dir) {
         say(f, GOOD, "programs", "all beside tyto in %s", bin_dir);
 }
 
+static void check_redis(findings *f) {
+    char program[STATE_PATH];
+    if (stores_find_server("redis-server", program))
+        say(f, GOOD, "redis", "%s", program);
+    else
+        say(f, WARN, "redis",
+            "redis-server is not found: `tyto up` needs it for conversations and the cache; "
+            "apt-get "
+            "install redis-server, or name servers with TYTO_REDIS_URL and TYTO_CACHE_URL");
+}
+
 /* ---- what would run ---- */
 
 static void check_port(findings *f, const char *listen) {
@@ -278,6 +289,7 @@ int cmd_doctor(int argc, char **argv) {
         check_programs(&f, bin_dir);
     }
     check_openblas(&f);
+    check_redis(&f);
     check_state(&f, opt.state);
     check_port(&f, opt.listen);
     if (opt.pipeline) check_pipeline(&f, opt.pipeline);

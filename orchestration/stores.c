@@ -18,8 +18,7 @@ static const struct {
     {"cache", "redis.cache", "cache.sock", "TYTO_CACHE_URL", "--cache-url"},
 };
 
-/* The program, looked for as a shell would. */
-static bool find_program(const char *name, char out[STATE_PATH]) {
+bool stores_find_server(const char *name, char out[STATE_PATH]) {
     const char *path = getenv("PATH");
     if (strchr(name, '/')) {
         snprintf(out, STATE_PATH, "%s", name);
@@ -40,7 +39,7 @@ static ty_status prepare_own(stores *s, store_kind k, const state_dir *state, ty
     if (n < 0 || n >= STATE_PATH)
         return ty_fail(err, TY_EINVAL, "%s: the path is too long", state->run);
     if (s->program[0]) return TY_OK;
-    if (find_program(s->server, s->program))
+    if (stores_find_server(s->server, s->program))
         return state_path(state->dir, "data", s->dir)
                    ? state_private_dir(s->dir, err)
                    : ty_fail(err, TY_EINVAL, "%s: the path is too long", state->dir);

@@ -25,6 +25,8 @@ typedef struct {
     char program[STATE_PATH], dir[STATE_PATH];
 } stores;
 
+/* The program, looked for as a shell would; false: there is none. */
+bool stores_find_server(const char *name, char out[STATE_PATH]);
 /* Checks the URLs, finds redis-server, makes the directory of its data (STATE/data).  Fails: TY_EINVAL
  * (a URL), TY_ENOTFOUND (no redis-server: the remedies), TY_EIO. */
 ty_status stores_prepare(stores *s, const state_dir *state, ty_err *err);

@@ -78,22 +78,11 @@ function readDataUrl(file) {
   });
 }
 
-// The models never apply a photo's EXIF orientation; on wish the page turns the pixels themselves.
-async function upright(file) {
-  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
-  const canvas = document.createElement("canvas");
-  canvas.width = bitmap.width;
-  canvas.height = bitmap.height;
-  canvas.getContext("2d").drawImage(bitmap, 0, 0);
-  return canvas.toDataURL("image/jpeg", 0.95);
-}
-
 async function addPictures(files) {
   for (const file of files) {
     if (!file.type.startsWith("image/")) continue;
     try {
-      const turn = $("upright").checked && file.type === "image/jpeg";
-      state.pictures.push({ url: turn ? await upright(file) : await readDataUrl(file) });
+      state.pictures.push({ url: await readDataUrl(file) });
     } catch {
       showNotice(`${file.name || "The picture"} cannot be read. Save it as JPEG or PNG and try again.`);
     }
@@ -229,7 +218,7 @@ function showNotice(text) {
 
 function sampling() {
   const n = (id) => Number($(id).value);
-  const out = { max_tokens: n("max_tokens"), no_repeat_ngram_size: n("no_repeat_ngram_size"), temperature: 0 };
+  const out = { max_tokens: n("max_tokens"), no_repeat_ngram_size: n("no_repeat_ngram_size"), temperature: 0, upright: $("upright").checked };
   if ($("sample").checked) Object.assign(out, { temperature: n("temperature"), top_k: n("top_k"), top_p: n("top_p") });
   if (n("num_beams") > 1) Object.assign(out, { num_beams: n("num_beams"), length_penalty: n("length_penalty") });
   return out;
