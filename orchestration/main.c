@@ -23,6 +23,7 @@ static const command commands[] = {
     {"eval", cmd_eval, "put an exam to a running service, and mark it"},
     {"status", cmd_status, "the processes of a running service"},
     {"down", cmd_down, "stop a running service"},
+    {"keys", cmd_keys, "make the keys that protect the wire between hosts"},
     {"doctor", cmd_doctor, "look at this machine: packages, CPU, memory, ports"},
     {"tokenize", cmd_tokenize, "text from stdin to token ids"},
     {NULL, NULL, NULL},

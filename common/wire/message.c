@@ -4,6 +4,7 @@
 #include "common/base/clock.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -469,6 +470,9 @@ static ty_status recv_rest(void *socket, bool router, ty_message *m, zmq_msg_t *
             return ty_fail(err, TY_EFORMAT, "a message without a frame");
         }
         more = zmq_msg_more(part);
+        /* The peer's frames have it always, the routing id only sometimes. */
+        const char *role = zmq_msg_gets(part, "User-Id");
+        if (role) snprintf(m->role, sizeof(m->role), "%s", role);
     }
     ty_status st = open_envelope(m, part, err);
     int n = recv_frames(socket, m, more);

@@ -9,6 +9,7 @@
 
 #include "common/base/err.h"
 #include "common/math/dtype.h"
+#include "common/wire/keys.h"
 #include "tyto.pb-c.h"
 
 #include <stdbool.h>
@@ -23,7 +24,8 @@ enum {
 typedef struct {
     uint8_t *identity; /* ROUTER sockets: the peer's routing id; NULL elsewhere.  Owned */
     size_t identity_len;
-    Tyto__Envelope *env; /* owned; unpacked by protobuf-c, or made by ty_message_new */
+    Tyto__Envelope *env;         /* owned; unpacked by protobuf-c, or made by ty_message_new */
+    char role[TY_KEY_ROLE_TEXT]; /* ROUTER sockets with keys: the peer's role; "" elsewhere */
     zmq_msg_t frame[TY_MESSAGE_FRAMES_MAX];
     int n_frame;
     int64_t received_unix_us, received_us; /* stamped by ty_message_recv */

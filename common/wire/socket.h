@@ -1,14 +1,17 @@
 /*
  * socket.h - ZeroMQ sockets as Tyto uses them: endpoints checked, every limit set, no blocking close.
  *
- * Endpoints are ipc:///path (the socket file gets mode 0600) or tcp://127.0.0.1:port.  There is no
- * encryption yet, so a TCP address that is not loopback is refused.
+ * Endpoints are ipc:///path or tcp://host:port.  An ipc socket is protected by its file: it is made with mode
+ * 0600, in a directory where nobody else can put another one.  A tcp socket is protected by CURVE keys
+ * (keys.h); without them an address that others can reach is refused.
  */
 #ifndef TY_WIRE_SOCKET_H
 #define TY_WIRE_SOCKET_H
 
 #include "common/base/err.h"
+#include "common/wire/keys.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum {
@@ -18,15 +21,27 @@ enum {
     TY_HEARTBEATS_MISSED = 3,        /* so many intervals without a sign = dead */
 };
 
+/* Of tcp sockets; ipc ones do without. */
+typedef struct {
+    const ty_keys *keys; /* NULL: no encryption.  Borrowed for the call */
+    const char *domain;  /* binding: how peers' keys are judged (ZAP); NULL when connecting */
+    bool insecure;       /* without keys: addresses beyond this machine all the same */
+} ty_socket_security;
+
 /* A context that is terminated with zmq_ctx_term once its sockets are closed; NULL when out of memory. */
 void *ty_socket_context(void);
 
 /* type: ZMQ_ROUTER (mandatory: a send to an absent peer fails) or ZMQ_DEALER.  Fails: TY_EINVAL (the
- * endpoint), TY_EEXIST (a living process listens there), TY_EIO. */
-ty_status ty_socket_bind(void *ctx, int type, const char *endpoint, void **out, ty_err *err);
+ * endpoint), TY_EAUTH (others may write to the socket's directory), TY_EEXIST (a living process listens
+ * there), TY_EIO. */
+ty_status ty_socket_bind(void *ctx, int type, const char *endpoint, const ty_socket_security *sec,
+                         void **out, ty_err *err);
 /* Connects in the background, for ever; nothing is queued while there is no connection (a send gives
  * TY_EOVERLOAD), so that a new broker is not met with an old one's messages. */
-ty_status ty_socket_connect(void *ctx, int type, const char *endpoint, void **out, ty_err *err);
+ty_status ty_socket_connect(void *ctx, int type, const char *endpoint,
+                            const ty_socket_security *sec, void **out, ty_err *err);
+/* Is it protected by keys, when there are some? */
+bool ty_socket_is_tcp(const char *endpoint);
 /* The address bound to, with the port that "tcp://127.0.0.1:*" got. */
 ty_status ty_socket_endpoint(void *socket, char *out, size_t size, ty_err *err);
 /* What was sent gets linger_ms to leave, while the context is being terminated.  NULL is allowed. */

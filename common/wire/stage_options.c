@@ -48,6 +48,8 @@ ty_worker_contract ty_stage_contract(const ty_stage_options *o, const char *mode
                                      ty_stage_spec *takes, ty_stage_spec *gives) {
     return (ty_worker_contract){
         .connect = o->connect,
+        .keys = o->keys,
+        .insecure_tcp = o->insecure_tcp,
         .worker = o->worker,
         .pipeline = o->pipeline,
         .model_id = model_id,

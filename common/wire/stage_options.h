@@ -12,13 +12,14 @@
 #define TY_WIRE_STAGE_OPTIONS_H
 
 #include "common/base/options.h"
+#include "common/wire/keys.h"
 #include "common/wire/worker.h"
 
 typedef struct {
-    const char *model, *out, *connect, *worker, *pipeline, *log_level, *compute, *cache_url;
+    const char *model, *out, *connect, *worker, *pipeline, *log_level, *compute, *cache_url, *keys;
     ty_option_list in;
     int batch, credits, threads, cache_ttl_s, drain_s;
-    bool dump;
+    bool dump, insecure_tcp;
 } ty_stage_options;
 
 #define TY_STAGE_OPTIONS(o, worker_name, batch_default)                                            \
@@ -28,6 +29,7 @@ typedef struct {
         TY_OPT_FLAG("dump", NULL, (o).dump, "offline: add the intermediate tensors"),              \
         TY_OPT_STR("connect", "TYTO_BROKER", (o).connect, NULL, "ENDPOINT",                        \
                    "serve: all brokers' worker endpoints, commas between"),                        \
+        TY_WIRE_SECURITY_OPTIONS((o).keys, (o).insecure_tcp),                                      \
         TY_OPT_NAME("worker", "TYTO_WORKER", (o).worker, worker_name, "NAME",                      \
                     "serve: this worker's name, the same over restarts; %h = the host's"),         \
         TY_OPT_STR("pipeline", "TYTO_PIPELINE", (o).pipeline, "", "NAME",                          \

@@ -197,18 +197,25 @@ static ty_status compute(ty_worker *w, ty_err *err) {
 
 static ty_status open_link(ty_worker *w, const char *endpoint, ty_err *err) {
     ty_worker_link *l = &w->link[w->n_link];
-    ty_status st = ty_socket_connect(w->zmq, ZMQ_DEALER, endpoint, &l->socket, err);
+    ty_status st = ty_socket_connect(w->zmq, ZMQ_DEALER, endpoint, &w->security, &l->socket, err);
     if (st != TY_OK) return st;
     w->n_link++;
     TAILQ_INIT(&l->outbox);
     l->heartbeat_ms = TY_HEARTBEAT_MS;
+    l->opened_us = ty_now_us();
     l->endpoint = strdup(endpoint);
     return l->endpoint ? TY_OK : ty_fail(err, TY_ENOMEM, "no memory");
 }
 
 static ty_status open_links(ty_worker *w, ty_err *err) {
     ty_endpoints e;
-    ty_status st = ty_endpoints_parse(&e, w->contract->connect, err);
+    const ty_worker_contract *c = w->contract;
+    ty_status st = ty_endpoints_parse(&e, c->connect, err);
+    w->security.insecure = c->insecure_tcp;
+    if (st == TY_OK && c->keys && *c->keys) {
+        st = ty_keys_load(&w->keys, c->keys, w->stage->name, err);
+        w->security.keys = &w->keys;
+    }
     for (int i = 0; st == TY_OK && i < e.n; i++) st = open_link(w, e.item[i], err);
     ty_endpoints_clear(&e);
     return st;
@@ -239,6 +246,7 @@ static void close_worker(ty_worker *w) {
     }
     ty_worker_drop_jobs(&w->waiting);
     ty_worker_drop_jobs(&w->open);
+    ty_keys_clear(&w->keys);
     if (w->zmq) zmq_ctx_term(w->zmq);
     if (w->wake_fd >= 0) close(w->wake_fd);
     pthread_cond_destroy(&w->work);

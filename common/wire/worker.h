@@ -57,6 +57,8 @@ typedef struct {
 typedef struct {
     const char *
         connect; /* broker's worker endpoint: "ipc:///run/…/worker.sock", comma-separated for several */
+    const char *keys;   /* directory of the keys for tcp endpoints; NULL or "" = none */
+    bool insecure_tcp;  /* without keys: tcp beyond this machine all the same */
     const char *worker; /* "vit.0" */
     const char *pipeline;
     const char *model_id;
@@ -77,7 +79,7 @@ typedef struct {
  * open, says goodbye; after drain_ms, or at a second signal, the rest is left to other workers) or until a
  * broker refuses it (TY_ECONTRACT, TY_EVERSION, TY_EEXIST: a newer worker has its name).  A broker that
  * goes away is awaited; what it had asked for is dropped when it is gone for long, or comes back as
- * another.  One at a time in a process (TY_EEXIST).  Also fails with TY_EINVAL (an endpoint), TY_EIO, TY_ENOMEM. */
+ * another.  One at a time in a process (TY_EEXIST).  Also fails with TY_EINVAL (an endpoint), TY_EIO, TY_ENOMEM, and as ty_keys_load. */
 ty_status ty_worker_run(const ty_stage *stage, void *ctx, const ty_worker_contract *c, ty_err *err);
 
 #endif

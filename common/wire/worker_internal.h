@@ -12,6 +12,7 @@
 
 #include "common/wire/credit.h"
 #include "common/wire/endpoints.h"
+#include "common/wire/socket.h"
 #include "common/wire/worker.h"
 
 #include <pthread.h>
@@ -68,7 +69,8 @@ struct ty_worker_link {
     bool welcomed, said_waiting;
     int heartbeat_ms;
     int64_t heard_us, beat_us; /* monotonic: last sign of the broker, our last one */
-    uint64_t broker;           /* its incarnation; 0 = none yet */
+    int64_t opened_us;
+    uint64_t broker;  /* its incarnation; 0 = none yet */
     uint32_t epoch;   /* grows when its tasks are dropped: what they still say is not sent */
     uint32_t offered; /* credits in the last hello */
 };
@@ -79,6 +81,8 @@ struct ty_worker {
     const ty_worker_contract *contract;
     uint64_t incarnation;
     void *zmq;
+    ty_keys keys; /* of our stage */
+    ty_socket_security security;
     ty_worker_link link[TY_ENDPOINTS_MAX];
     ty_credit credit[TY_ENDPOINTS_MAX]; /* of each link; I/O thread */
     int n_link;

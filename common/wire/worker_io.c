@@ -20,6 +20,7 @@ enum {
     FULL_MS = 5,
     GONE_BEATS = 4 * TY_HEARTBEATS_MISSED, /* so long silent: what it asked for is dropped */
     DRAIN_MS = 30000,
+    REOPEN_US = 5000000,
 };
 
 static ty_credit *credit_of(ty_worker *w, const ty_worker_link *l) {
@@ -177,10 +178,24 @@ static void notice_silence(ty_worker *w, ty_worker_link *l, int64_t silent_us, i
         drop_tasks(w, l);
 }
 
+/* A broker that refuses our key closes the connection, and ZeroMQ makes no other by itself: by and by the
+ * keys may be put right. */
+static void connect_anew(ty_worker *w, ty_worker_link *l, int64_t now) {
+    void *fresh = NULL;
+    if (l->welcomed || !w->security.keys || !ty_socket_is_tcp(l->endpoint)) return;
+    if (now - l->opened_us < REOPEN_US || now - l->heard_us < REOPEN_US) return;
+    l->opened_us = now;
+    if (ty_socket_connect(w->zmq, ZMQ_DEALER, l->endpoint, &w->security, &fresh, NULL) != TY_OK)
+        return;
+    ty_socket_close(&l->socket, 0);
+    l->socket = fresh;
+}
+
 /* The sign of life that is due: a heartbeat, or a hello while we are not welcome. */
 static void tick(ty_worker *w, ty_worker_link *l, int64_t now) {
     int64_t interval = (int64_t)l->heartbeat_ms * 1000;
     notice_silence(w, l, now - l->heard_us, interval);
+    connect_anew(w, l, now);
     if (l->beat_us && now - l->beat_us < interval) return;
     l->beat_us = now;
     if (l->welcomed)

@@ -32,6 +32,28 @@ static ty_status fill_options(broker_options *to, const broker_options *o, ty_er
     return TY_OK;
 }
 
+static bool has_keys(const broker *b) {
+    return b->opt.keys && *b->opt.keys;
+}
+
+static ty_status bind_sockets(broker *b, ty_err *err) {
+    ty_keys keys = {0};
+    ty_status st = TY_OK;
+    if (has_keys(b)) st = ty_keys_load(&keys, b->opt.keys, "broker", err);
+    if (st == TY_OK && has_keys(b)) st = broker_zap_create(&b->zap, b->zmq, b->opt.keys, err);
+    ty_socket_security sec = {.keys = has_keys(b) ? &keys : NULL,
+                              .insecure = b->opt.insecure_tcp,
+                              .domain = BROKER_ZAP_GATEWAYS};
+    if (st == TY_OK)
+        st = ty_socket_bind(b->zmq, ZMQ_ROUTER, b->opt.gateways, &sec, &b->gw_socket, err);
+    sec.domain = BROKER_ZAP_WORKERS;
+    if (st == TY_OK)
+        st = ty_socket_bind(b->zmq, ZMQ_ROUTER, b->opt.workers, &sec, &b->wk_socket, err);
+    b->workers_secured = has_keys(b) && ty_socket_is_tcp(b->opt.workers);
+    ty_keys_clear(&keys);
+    return st;
+}
+
 ty_status broker_create(const broker_options *o, broker **out, ty_err *err) {
     *out = NULL;
     broker *b = calloc(1, sizeof(*b));
@@ -49,8 +71,7 @@ ty_status broker_create(const broker_options *o, broker **out, ty_err *err) {
     if (st == TY_OK && !b->affinity) st = ty_fail(err, TY_ENOMEM, "no memory for the broker");
     if (st == TY_OK && (b->wake_fd < 0 || !b->zmq))
         st = ty_fail(err, TY_EIO, "eventfd or context: %s", strerror(errno));
-    if (st == TY_OK) st = ty_socket_bind(b->zmq, ZMQ_ROUTER, b->opt.gateways, &b->gw_socket, err);
-    if (st == TY_OK) st = ty_socket_bind(b->zmq, ZMQ_ROUTER, b->opt.workers, &b->wk_socket, err);
+    if (st == TY_OK) st = bind_sockets(b, err);
     if (st != TY_OK)
         broker_destroy(&b);
     else
@@ -76,6 +97,7 @@ void broker_destroy(broker **bp) {
     broker_affinity_destroy(&b->affinity);
     ty_socket_close(&b->gw_socket, GOODBYE_MS);
     ty_socket_close(&b->wk_socket, GOODBYE_MS);
+    broker_zap_destroy(&b->zap);
     if (b->zmq) zmq_ctx_term(b->zmq);
     if (b->wake_fd >= 0) close(b->wake_fd);
     free(b);
@@ -210,13 +232,15 @@ static ty_status turn(broker *b, ty_err *err) {
         {.socket = b->gw_socket, .events = ZMQ_POLLIN},
         {.socket = b->wk_socket, .events = ZMQ_POLLIN},
         {.fd = b->wake_fd, .events = ZMQ_POLLIN},
+        {.socket = b->zap ? broker_zap_socket(b->zap) : NULL, .fd = -1, .events = ZMQ_POLLIN},
     };
-    if (zmq_poll(item, 3, next_timeout_ms(b)) < 0 && errno != EINTR)
+    if (zmq_poll(item, b->zap ? 4 : 3, next_timeout_ms(b)) < 0 && errno != EINTR)
         return ty_fail(err, TY_EIO, "poll: %s", zmq_strerror(errno));
     if ((item[2].revents & ZMQ_POLLIN) && read(b->wake_fd, &count, sizeof(count)) < 0 &&
         errno != EAGAIN && errno != EINTR)
         return ty_fail(err, TY_EIO, "eventfd: %s", strerror(errno));
     check_stop(b);
+    if (b->zap) broker_zap_answer(b->zap);
     receive(b, true);
     receive(b, false);
     tick(b);

@@ -12,8 +12,12 @@
 
 #include "common/base/err.h"
 
+#include <stdbool.h>
+
 typedef struct {
-    const char *gateways, *workers; /* endpoints to bind: ipc:///path or tcp://127.0.0.1:port */
+    const char *gateways, *workers; /* endpoints to bind: ipc:///path or tcp://host:port */
+    const char *keys;               /* directory of the keys for tcp endpoints; NULL or "" = none */
+    bool insecure_tcp;              /* without keys: tcp beyond this machine all the same */
     int heartbeat_ms;               /* 0 = TY_HEARTBEAT_MS; three missed = dead */
     int queue_limit;                /* tasks that wait per (stage, model); 0 = 1024 */
     int grace_ms;                   /* a stage that no worker has ever served: wait; 0 = 2000 */
@@ -23,7 +27,8 @@ typedef struct {
 
 typedef struct broker broker;
 
-/* Binds both endpoints.  Fails: TY_EINVAL, TY_EEXIST, TY_EIO, TY_ENOMEM. */
+/* Reads the keys and binds both endpoints.  Fails: TY_EINVAL, TY_EEXIST, TY_EIO, TY_ENOMEM, and as
+ * ty_keys_load. */
 ty_status broker_create(const broker_options *o, broker **out, ty_err *err);
 /* Serves until broker_stop, then takes no new task, hands back those that wait (EUNAVAILABLE: the gateways
  * send them by another broker), lets those in flight come to their end (at most drain_ms) and says

@@ -1,6 +1,7 @@
 /* main.c - tyto-broker: options -> create -> run until SIGTERM -> destroy. */
 #include "common/base/log.h"
 #include "common/base/options.h"
+#include "common/wire/keys.h"
 #include "services/broker/broker.h"
 
 #include <signal.h>
@@ -14,9 +15,10 @@ static struct {
 
 static const ty_option table[] = {
     TY_OPT_STR("gateways", "TYTO_BROKER_GATEWAYS", opt.broker.gateways, NULL, "ENDPOINT",
-               "where gateways connect: ipc:///path or tcp://127.0.0.1:port"),
+               "where gateways connect: ipc:///path or tcp://host:port"),
     TY_OPT_STR("workers", "TYTO_BROKER_WORKERS", opt.broker.workers, NULL, "ENDPOINT",
                "where workers connect"),
+    TY_WIRE_SECURITY_OPTIONS(opt.broker.keys, opt.broker.insecure_tcp),
     TY_OPT_INT("heartbeat-ms", "TYTO_BROKER_HEARTBEAT_MS", opt.broker.heartbeat_ms, 500, 10, 60000,
                "interval of the signs of life; three missed = dead"),
     TY_OPT_INT("queue-limit", "TYTO_BROKER_QUEUE_LIMIT", opt.broker.queue_limit, 1024, 1, 1000000,
@@ -67,8 +69,9 @@ int main(int argc, char **argv) {
         return st == TY_EINVAL ? 2 : 1;
     }
     install_handlers();
-    ty_info("gateways=%s workers=%s heartbeat_ms=%d queue_limit=%d", opt.broker.gateways,
-            opt.broker.workers, opt.broker.heartbeat_ms, opt.broker.queue_limit);
+    ty_info("gateways=%s workers=%s keys=%s heartbeat_ms=%d queue_limit=%d", opt.broker.gateways,
+            opt.broker.workers, opt.broker.keys && *opt.broker.keys ? opt.broker.keys : "none",
+            opt.broker.heartbeat_ms, opt.broker.queue_limit);
     st = broker_run(running, &err);
     if (st != TY_OK) ty_error("%s", err.text);
     ty_info("ends");

@@ -6,6 +6,7 @@
  *   workers.c  workers: hello, dispatch, results, loss
  *   affinity.c which worker had which beginnings of prompts
  *   gateways.c gateways: hello, tasks, cancels, news about pipelines
+ *   zap.c     which keys may connect, and as what
  *   broker.c  the sockets, the loop, the clock
  *
  * Everything belongs to the one thread of broker_run.  Peers that are found dead in the middle of
@@ -16,6 +17,7 @@
 
 #include "common/wire/message.h"
 #include "services/broker/broker.h"
+#include "services/broker/zap.h"
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -89,6 +91,8 @@ typedef struct broker_affinity broker_affinity;
 struct broker {
     broker_options opt;
     void *zmq, *gw_socket, *wk_socket;
+    broker_zap *zap;      /* NULL: no keys */
+    bool workers_secured; /* by keys: what a worker's may be is checked */
     int wake_fd;
     atomic_bool stop;
 

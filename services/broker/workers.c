@@ -14,11 +14,19 @@ static const Tyto__Hello *hello_of(const broker_worker *w) {
     return w->hello->env->hello;
 }
 
+/* Does the sender's key fit the worker?  A routing id is the peer's choice, so it alone tells nothing. */
+static bool key_fits(const broker *b, const broker_worker *w, const ty_message *from) {
+    return !b->workers_secured || strcmp(from->role, hello_of(w)->stage) == 0;
+}
+
 static broker_worker *find_peer(broker *b, const ty_message *from) {
     broker_worker *w;
-    TAILQ_FOREACH(w, &b->workers, next)
-    if (!w->peer.lost && broker_peer_is(&w->peer, from)) break;
-    return w;
+    TAILQ_FOREACH(w, &b->workers, next) {
+        if (w->peer.lost || !broker_peer_is(&w->peer, from)) continue;
+        if (key_fits(b, w, from)) return w;
+        w->peer.lost = "its connection is another peer's now";
+    }
+    return NULL;
 }
 
 static broker_worker *find_name(broker *b, const char *name) {
@@ -124,6 +132,20 @@ static void welcome(broker *b, broker_worker *w) {
     broker_peer_tell(&w->peer, broker_make(TYTO__ENVELOPE__BODY_WELCOME, x));
 }
 
+/* A worker's key is for one stage; a name that another stage has is not for it to take. */
+static ty_status check_role(broker *b, const ty_message *m, ty_err *err) {
+    const Tyto__Hello *h = m->env->hello;
+    if (!b->workers_secured) return TY_OK;
+    if (strcmp(m->role, h->stage) != 0)
+        return ty_fail(err, TY_EAUTH, "its key is one of stage %s: it cannot serve as %.64s",
+                       m->role, h->stage);
+    const broker_worker *old = find_name(b, h->worker);
+    if (old && strcmp(hello_of(old)->stage, h->stage) != 0)
+        return ty_fail(err, TY_EAUTH, "a worker of stage %s is called %.64s", hello_of(old)->stage,
+                       h->worker);
+    return TY_OK;
+}
+
 /* An older self of the worker that says hello now: gone, or cut off, or (refused) the newer one. */
 static ty_status replace_old(broker *b, const Tyto__Hello *h, ty_err *err) {
     broker_worker *old = find_name(b, h->worker);
@@ -151,7 +173,8 @@ static ty_status check_peers(broker *b, const broker_queue *q, const Tyto__Hello
 static ty_status add_worker(broker *b, ty_message **m, broker_worker **out, ty_err *err) {
     const Tyto__Hello *h = (*m)->env->hello;
     broker_queue *q;
-    ty_status st = broker_contract_hello(h, err);
+    ty_status st = check_role(b, *m, err);
+    if (st == TY_OK) st = broker_contract_hello(h, err);
     if (st == TY_OK) st = replace_old(b, h, err);
     if (st == TY_OK) st = broker_queue_get(b, h->stage, h->model, &q, err);
     if (st == TY_OK) st = check_peers(b, q, h, err);

@@ -60,7 +60,8 @@ static ty_status open_socket(broker_link *l, ty_err *err) {
     int fd = -1;
     size_t size = sizeof(fd);
     close_socket(l, 0);
-    ty_status st = ty_socket_connect(l->zmq, ZMQ_DEALER, l->endpoint, &l->socket, err);
+    ty_status st =
+        ty_socket_connect(l->zmq, ZMQ_DEALER, l->endpoint, l->opt.security, &l->socket, err);
     if (st != TY_OK) return st;
     if (zmq_getsockopt(l->socket, ZMQ_FD, &fd, &size) != 0)
         return ty_fail(err, TY_EIO, "socket descriptor: %s", zmq_strerror(errno));
@@ -234,7 +235,13 @@ void broker_link_tick(broker_link *l) {
     drain(l);
     int64_t now = ty_now_us(), since_ms = (now - l->since_us) / 1000;
     switch (l->state) {
-    case CONNECTING: say_hello(l); break;
+    case CONNECTING:
+        say_hello(l);
+        /* One that refuses our key is not asked again on the same socket: see worker_io.c. */
+        if (l->state == CONNECTING && since_ms > REFUSED_MS && l->opt.security->keys &&
+            ty_socket_is_tcp(l->endpoint))
+            lose(l, "no connection");
+        break;
     case GREETED:
         if (since_ms > WELCOME_MS) lose(l, "no welcome");
         break;

@@ -9,6 +9,7 @@
 #define GATEWAY_BROKER_LINK_H
 
 #include "common/wire/message.h"
+#include "common/wire/socket.h"
 
 #include <event2/event.h>
 
@@ -16,7 +17,8 @@ typedef struct broker_link broker_link;
 
 typedef struct {
     const char *endpoint; /* "ipc:///run/.../gateway.sock", "tcp://127.0.0.1:7000"; copied */
-    int index;            /* given back to the callbacks */
+    const ty_socket_security *security; /* borrowed while the link lives */
+    int index;                          /* given back to the callbacks */
     void *ctx;
     /* A new GatewayHello; NULL: out of memory. */
     Tyto__GatewayHello *(*hello)(void *ctx);

@@ -148,6 +148,7 @@ static void on_message(void *ctx, int index, ty_message **m) {
 
 static ty_status connect_broker(gateway *g, const char *endpoint, ty_err *err) {
     broker_link_options o = {.endpoint = endpoint,
+                             .security = &g->security,
                              .index = g->n_link,
                              .ctx = g,
                              .hello = make_hello,
@@ -163,6 +164,11 @@ static ty_status connect_broker(gateway *g, const char *endpoint, ty_err *err) {
 static ty_status connect_brokers(gateway *g, ty_err *err) {
     ty_endpoints e;
     ty_status st = ty_endpoints_parse(&e, g->opt.connect, err);
+    g->security.insecure = g->opt.insecure_tcp;
+    if (st == TY_OK && g->opt.keys && *g->opt.keys) {
+        st = ty_keys_load(&g->wire_keys, g->opt.keys, "gateway", err);
+        g->security.keys = &g->wire_keys;
+    }
     for (int i = 0; st == TY_OK && i < e.n; i++) st = connect_broker(g, e.item[i], err);
     ty_endpoints_clear(&e);
     return st;
@@ -560,6 +566,7 @@ void gateway_destroy(gateway **gp) {
     fetch_destroy(&g->fetch);
     lookup_destroy(&g->lookup);
     for (int i = 0; i < g->n_link; i++) broker_link_destroy(&g->link[i]);
+    ty_keys_clear(&g->wire_keys);
     if (g->tick) event_free(g->tick);
     if (g->sigterm) event_free(g->sigterm);
     if (g->sigint) event_free(g->sigint);

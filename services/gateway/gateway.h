@@ -25,6 +25,8 @@ typedef struct {
     bool share_port;       /* with other gateways */
     const char *port_file; /* NULL, or where the bound port is written */
     const char *connect;   /* brokers' gateway endpoints, with commas between */
+    const char *keys;      /* directory of the keys for tcp endpoints; NULL or "" = none */
+    bool insecure_tcp;     /* without keys: tcp beyond this machine all the same */
     const char *const *pipelines;
     int n_pipelines;
     const char *api_key_file;
@@ -63,6 +65,8 @@ typedef struct {
     ty_redis_async *redis; /* NULL: no conversations */
     fetch *fetch;          /* NULL: no pictures from addresses */
     ty_store_policy store_policy;
+    ty_keys wire_keys;
+    ty_socket_security security;
     broker_link *link[TY_ENDPOINTS_MAX];
     int n_link;
     lookup *lookup; /* NULL: no cache */

@@ -3,6 +3,7 @@
 
 #include "common/base/log.h"
 #include "common/base/options.h"
+#include "common/wire/keys.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@ static const ty_option table[] = {
         "repeat for more"),
     TY_OPT_STR("connect", "TYTO_BROKER", opt.g.connect, NULL, "ENDPOINT[,...]",
                "the brokers' gateway endpoints: ipc:///path or tcp://host:port"),
+    TY_WIRE_SECURITY_OPTIONS(opt.g.keys, opt.g.insecure_tcp),
     TY_OPT_STR("listen", "TYTO_LISTEN", opt.g.listen, "127.0.0.1:8080", "HOST:PORT",
                "where to serve HTTP; port 0 = any"),
     TY_OPT_FLAG("share-port", "TYTO_SHARE_PORT", opt.g.share_port,

@@ -41,7 +41,9 @@ void rig_reconnect(rig *r) {
     ty_err err;
     ty_socket_close(&r->socket, 0);
     r->incarnation = r->incarnation ? r->incarnation : (uint64_t)ty_now_unix_us();
-    assert_int_equal(ty_socket_connect(r->zmq, ZMQ_DEALER, r->gateways, &r->socket, &err), TY_OK);
+    assert_int_equal(ty_socket_connect(r->zmq, ZMQ_DEALER, r->gateways, &(ty_socket_security){0},
+                                       &r->socket, &err),
+                     TY_OK);
     rig_hello(r);
 }
 
