@@ -15,7 +15,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
         ca-certificates libcurl4 libedit2 libevent-2.1-7 libhiredis0.14 libjansson4 libjpeg62-turbo libopenblas0-serial libpng16-16 \
         libprotobuf-c1 libssl3 libwebp7 libxxhash0 libzmq5 zlib1g \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --user-group --no-create-home tyto \
+    && useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin tyto \
     && install -d -o tyto -g tyto -m 0700 /run/tyto
 USER tyto
 

@@ -28,5 +28,7 @@ uninstall: ## remove what install put there
 # Beside tests/pipeline/test_deploy: the compose specification's JSON schema, from PyPI, and Docker where it is.
 test-deploy: $(CLIENTS)/.requirements-deploy ## compose.yaml against its schema, and docker compose config where it is installed
 	$(CLIENTS)/bin/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
-	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet && echo "docker compose config: ok"; \
-	 else echo "docker compose is not installed: config not asked"; fi
+	@for c in "docker compose" docker-compose; do \
+	     $$c version >/dev/null 2>&1 || continue; \
+	     $$c config --quiet && echo "$$c config: ok"; exit; \
+	 done; echo "docker compose is not installed: config not asked"
