@@ -21,12 +21,12 @@
 
 /* A new one lives as long as its lease until it has a turn. */
 static const char BEGIN[] = SHOW
-    "local create, model, lease, lease_ms, max_bytes, max_count = ARGV[4] == '1', ARGV[5], "
-    "ARGV[6], num(ARGV[7]), num(ARGV[8]), num(ARGV[9])\n"
+    "local create, model, lease, lease_ms, max_bytes, max_count, holder = ARGV[4] == '1', "
+    "ARGV[5], ARGV[6], num(ARGV[7]), num(ARGV[8]), num(ARGV[9]), ARGV[10]\n"
     "local there = redis.call('EXISTS', conv) == 1\n"
     "local again = there and is_mine(id) and get(id, 'lease') == lease\n"
     "local more = 0\n"
-    "for i = 10, #ARGV, 2 do\n"
+    "for i = 11, #ARGV, 2 do\n"
     "  if redis.call('SISMEMBER', conv .. ':pics', ARGV[i]) == 0 then more = more + num(ARGV[i + "
     "1]) end\n"
     "end\n"
@@ -44,7 +44,11 @@ static const char BEGIN[] = SHOW
     "  end\n"
     "  if too_much(more, max_bytes) then return no_room(max_bytes) end\n"
     "end\n"
-    "redis.call('HSET', conv, 'lease', lease, 'lease_until', now + lease_ms)\n"
+    /* First what takes memory: a script that has written already is not stopped when there is none. */
+    "local before = get(id, 'holder')\n"
+    "redis.call('HSET', conv, 'lease', lease, 'lease_until', now + lease_ms, 'holder', holder)\n"
+    "redis.call('SADD', 'tyto:leases:' .. holder, id)\n"
+    "if before and before ~= holder then redis.call('SREM', 'tyto:leases:' .. before, id) end\n"
     "if num(get(id, 'version')) == 0 then redis.call('PEXPIRE', conv, lease_ms) else keep(id) end\n"
     "return whole()\n";
 
@@ -84,15 +88,30 @@ static const char COMMIT[] =
     "redis.call('HINCRBY', conv, 'turns', n_turn)\n"
     "redis.call('HSET', conv, 'updated', now, 'model', model, 'done', lease)\n"
     "if get(id, 'title') == '' then redis.call('HSET', conv, 'title', title) end\n"
-    "redis.call('HDEL', conv, 'lease', 'lease_until')\n"
+    "free_lease(id)\n"
     "keep(id)\n"
     "return {'OK', redis.call('HINCRBY', conv, 'version', 1)}\n";
 
 /* A conversation that was created for a turn that never came is no conversation. */
 static const char ABANDON[] = "if get(id, 'lease') ~= ARGV[4] then return {'OK', 0} end\n"
-                              "redis.call('HDEL', conv, 'lease', 'lease_until')\n"
+                              "free_lease(id)\n"
                               "if num(get(id, 'version')) == 0 then redis.call('DEL', conv) end\n"
                               "return {'OK', 1}\n";
+
+/* A lease begins with the mark of the life that made it. */
+static const char RELEASE[] =
+    "local holder, mark, n = ARGV[4], ARGV[5], 0\n"
+    "for _, c in ipairs(redis.call('SMEMBERS', 'tyto:leases:' .. holder)) do\n"
+    "  local lease = get(c, 'lease') or ''\n"
+    "  if get(c, 'holder') ~= holder then\n"
+    "    redis.call('SREM', 'tyto:leases:' .. holder, c)\n"
+    "  elseif string.sub(lease, 1, #mark) ~= mark then\n"
+    "    free_lease(c)\n"
+    "    if num(get(c, 'version')) == 0 then redis.call('DEL', 'tyto:conv:' .. c) end\n"
+    "    n = n + 1\n"
+    "  end\n"
+    "end\n"
+    "return {'OK', n}\n";
 
 static const char GET[] = SHOW "if not is_there() then return not_there() end\n"
                                "return whole()\n";
@@ -163,8 +182,9 @@ ty_status ty_conversation_new_id(char id[TY_CONVERSATION_ID], ty_err *err) {
     return random_hex(id + 5, 16, err);
 }
 
-ty_status ty_conversation_new_lease(char lease[TY_LEASE], ty_err *err) {
-    return random_hex(lease, 16, err);
+ty_status ty_conversation_new_lease(const char *mark, char lease[TY_LEASE], ty_err *err) {
+    int n = snprintf(lease, TY_LEASE, "%.*s", TY_LEASE_MARK, mark);
+    return random_hex(lease + n, 16, err);
 }
 
 bool ty_conversation_id_valid(const char *id) {
@@ -181,6 +201,7 @@ ty_status ty_conversation_begin(ty_store_command *c, const ty_conversation_turn 
     ty_script_number(c, t->lease_ms, &st);
     ty_script_number(c, p->owner_max_bytes, &st);
     ty_script_number(c, p->owner_max_count, &st);
+    ty_script_text(c, t->holder, &st);
     for (int i = 0; i < t->n_pic; i++) {
         ty_script_text(c, t->pics[i].sha256, &st);
         ty_script_number(c, (int64_t)t->pics[i].size, &st);
@@ -216,6 +237,14 @@ ty_status ty_conversation_commit(ty_store_command *c, const ty_conversation_turn
 ty_status ty_conversation_abandon(ty_store_command *c, const ty_conversation_turn *t, ty_err *err) {
     ty_status st = ty_script_start(c, ABANDON, t->id, t->owner, NULL);
     ty_script_text(c, t->lease, &st);
+    return ty_script_finish(c, st, err);
+}
+
+ty_status ty_conversation_release(ty_store_command *c, const char *holder, const char *mark,
+                                  ty_err *err) {
+    ty_status st = ty_script_start(c, RELEASE, "", "", NULL);
+    ty_script_text(c, holder, &st);
+    ty_script_text(c, mark, &st);
     return ty_script_finish(c, st, err);
 }
 

@@ -4,7 +4,7 @@
  *
  * A turn is begun, which takes the conversation's lease: a second turn at the same time is refused with
  * TY_EEXIST.  It is committed or abandoned with the same lease; a lease that is not renewed lapses by itself, as that of a
- * gateway that died.  What commit acknowledged is in Redis' append-only file.  Begin, renew, commit and abandon may be
+ * gateway that died, unless it comes back before and releases it.  What commit acknowledged is in Redis' append-only file.  Begin, renew, commit and abandon may be
  * sent again when it is not known whether they arrived: the second time does nothing more.
  *
  * Keys, and how commands travel: script.h.  Pictures by themselves: picture.h.
@@ -16,11 +16,12 @@
 
 #include <stdbool.h>
 
-enum { TY_CONVERSATION_ID = 40, TY_LEASE = 40 };
+enum { TY_CONVERSATION_ID = 40, TY_LEASE_MARK = 24, TY_LEASE = 64 };
 
-/* "conv_" and 32 random hex digits; the same for a lease without the prefix. */
+/* "conv_" and 32 random hex digits. */
 ty_status ty_conversation_new_id(char id[TY_CONVERSATION_ID], ty_err *err);
-ty_status ty_conversation_new_lease(char lease[TY_LEASE], ty_err *err);
+/* The mark of this life of the gateway (TY_LEASE_MARK bytes at most count), and random digits. */
+ty_status ty_conversation_new_lease(const char *mark, char lease[TY_LEASE], ty_err *err);
 /* Is it shaped like an id?  Others are refused before they reach Redis. */
 bool ty_conversation_id_valid(const char *id);
 
@@ -33,9 +34,10 @@ typedef struct {
 /* One turn, from begin to commit; everything is borrowed for the call. */
 typedef struct {
     const char *id, *owner, *lease;
-    int64_t lease_ms;  /* begin, renew */
-    bool create;       /* begin: a new conversation */
-    const char *model; /* whose answer it is: the next turn's default */
+    int64_t lease_ms;   /* begin, renew */
+    const char *holder; /* begin: the gateway's name, the same over restarts */
+    bool create;        /* begin: a new conversation */
+    const char *model;  /* whose answer it is: the next turn's default */
     const ty_conversation_picture
         *pics; /* that the turn brings; begin looks at their sizes alone */
     int n_pic;
@@ -63,6 +65,10 @@ ty_status ty_conversation_commit(ty_store_command *c, const ty_conversation_turn
                                  const ty_store_policy *p, ty_err *err);
 /* Gives up the lease without a turn. */
 ty_status ty_conversation_abandon(ty_store_command *c, const ty_conversation_turn *t, ty_err *err);
+/* Frees the leases of a holder's former lives: all that do not begin with this one's mark.  Reply
+ * (ty_store_read_done): how many. */
+ty_status ty_conversation_release(ty_store_command *c, const char *holder, const char *mark,
+                                  ty_err *err);
 
 /* One conversation with its turns.  TY_ENOTFOUND. */
 ty_status ty_conversation_get(ty_store_command *c, const char *id, const char *owner, ty_err *err);
@@ -82,7 +88,7 @@ ty_status ty_conversation_fork(ty_store_command *c, const char *id, const char *
 /*
  * Reads a reply of begin, get: {"id","owner","model","title","created","updated","version","turn_count","bytes",
  * "turns":[...]}, times in unix ms; of list: an array of the same without turns.  Refusals become the statuses
- * named above, and TY_EUNAVAILABLE when Redis cannot do it now.  *out is a new reference.
+ * named above, and TY_EOVERLOAD when Redis has no room, TY_EUNAVAILABLE when it cannot do it for now.  *out is a new reference.
  */
 ty_status ty_conversation_read(const redisReply *r, json_t **out, ty_err *err);
 ty_status ty_conversation_read_list(const redisReply *r, json_t **out, ty_err *err);

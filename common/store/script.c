@@ -75,6 +75,10 @@ static const char prelude[] =
     "  return no('ELIMIT', 'the owner has ' .. max_count .. ' conversations, the most allowed; "
     "delete one')\n"
     "end\n"
+    "local function free_lease(c)\n"
+    "  redis.call('SREM', 'tyto:leases:' .. (get(c, 'holder') or ''), c)\n"
+    "  redis.call('HDEL', 'tyto:conv:' .. c, 'lease', 'lease_until', 'holder')\n"
+    "end\n"
     "local function is_there() return redis.call('EXISTS', conv) == 1 and is_mine(id) end\n"
     "local function not_there() return no('ENOTFOUND', 'no such conversation') end\n"
     /* Ranks first.. of a zset, newest first: from `after` on; nil when that is not in it. */
@@ -163,20 +167,22 @@ ty_status ty_script_finish(ty_store_command *c, ty_status st, ty_err *err) {
     return ty_fail(err, st, "no memory for a command to Redis");
 }
 
-/* What Redis says when it cannot do it now, but may later: loading, disk full, memory full, a script that
- * runs long, a replica that lost its master. */
-static int is_passing(const char *text) {
-    static const char *const first[] = {"LOADING",  "BUSY",       "MISCONF",    "OOM",
-                                        "READONLY", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN"};
-    for (size_t i = 0; i < sizeof(first) / sizeof(first[0]); i++)
-        if (strncmp(text, first[i], strlen(first[i])) == 0) return 1;
-    return 0;
+/* What Redis says when it cannot do it now: it has no room, or it passes by itself. */
+static ty_status refusal(const char *text) {
+    static const struct {
+        const char *word;
+        ty_status st;
+    } known[] = {{"OOM", TY_EOVERLOAD},           {"MISCONF", TY_EOVERLOAD},
+                 {"LOADING", TY_EUNAVAILABLE},    {"BUSY", TY_EUNAVAILABLE},
+                 {"READONLY", TY_EUNAVAILABLE},   {"MASTERDOWN", TY_EUNAVAILABLE},
+                 {"NOREPLICAS", TY_EUNAVAILABLE}, {"TRYAGAIN", TY_EUNAVAILABLE}};
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+        if (strncmp(text, known[i].word, strlen(known[i].word)) == 0) return known[i].st;
+    return TY_EINTERNAL;
 }
 
 ty_status ty_script_status(const redisReply *r, size_t values, ty_err *err) {
-    if (r->type == REDIS_REPLY_ERROR)
-        return ty_fail(err, is_passing(r->str) ? TY_EUNAVAILABLE : TY_EINTERNAL, "Redis: %s",
-                       r->str);
+    if (r->type == REDIS_REPLY_ERROR) return ty_fail(err, refusal(r->str), "Redis: %s", r->str);
     if (r->type != REDIS_REPLY_ARRAY || r->elements < 2 ||
         r->element[0]->type != REDIS_REPLY_STRING)
         return ty_fail(err, TY_EINTERNAL, "Redis answered in another form than the script's");

@@ -7,7 +7,8 @@
  *
  * Keys, all under `tyto:`:
  *   conv:ID            hash    owner, model, title, created, updated (unix ms), version, turns (count), bytes,
- *                              lease, lease_until, done (lease of the last commit)
+ *                              lease, lease_until, holder, done (lease of the last commit)
+ *   leases:HOLDER      set     conversations that a gateway has begun a turn of
  *   conv:ID:turns      list    one JSON text per turn, as the caller made it
  *   conv:ID:pics       set     SHA-256 of its pictures
  *   pic:SHA            string  a picture file's bytes;   pic:SHA:refs  set of conversation ids and "file:OWNER"

@@ -381,6 +381,8 @@ static void begin_turn(chat *c) {
     turn_options o = {.base = c->g->base,
                       .redis = c->g->redis,
                       .policy = &c->g->store_policy,
+                      .holder = c->g->opt.name,
+                      .mark = c->g->life,
                       .owner = c->owner,
                       .id = strcmp(id, "new") == 0 ? NULL : id,
                       .model = c->head.model};

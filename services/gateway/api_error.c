@@ -114,6 +114,7 @@ void api_error_store(api_error *e, ty_status st, const char *what, const char *t
                        "%s. Remedy: wait for its answer, or fork the conversation", text);
         break;
     case TY_ELIMIT: api_error_make(e, 403, "quota_exceeded", param, "%s", text); break;
+    case TY_EOVERLOAD:
     case TY_EUNAVAILABLE:
     case TY_EIO:
     case TY_ETIMEOUT:

@@ -1,5 +1,6 @@
 /* gateway.c - see gateway.h. */
 #include "services/gateway/gateway.h"
+#include "services/gateway/turn.h"
 
 #include "common/base/clock.h"
 #include "common/base/file.h"
@@ -374,12 +375,18 @@ void gateway_event(void *ctx, ask_event what, const char *stage) {
 
 /* ---- loop ---- */
 
+static void tick_store(gateway *g) {
+    ty_redis_async_tick(g->redis);
+    if (!g->released && ty_redis_async_up(g->redis))
+        g->released = turn_release(g->redis, g->opt.name, g->life, NULL) == TY_OK;
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg) {
     (void)fd, (void)what;
     gateway *g = arg;
     for (int i = 0; i < g->n_link; i++) broker_link_tick(g->link[i]);
     for (int i = 0; i < g->n_ask; i++) ask_tick(g->ask[i]);
-    if (g->redis) ty_redis_async_tick(g->redis);
+    if (g->redis) tick_store(g);
     if (g->lookup) lookup_tick(g->lookup);
     reap(g);
     for (int i = 0; i < g->n_pipeline; i++)
@@ -470,6 +477,7 @@ static ty_status write_port(const gateway *g, ty_err *err) {
 
 static ty_status connect_store(gateway *g, ty_err *err) {
     const gateway_options *o = &g->opt;
+    snprintf(g->life, sizeof(g->life), "%" PRIx64 "-", g->incarnation);
     if (!o->redis_url || !*o->redis_url || strcmp(o->redis_url, "none") == 0) return TY_OK;
     g->store_policy = (ty_store_policy){.ttl_s = o->conversation_ttl_s,
                                         .owner_max_bytes = (int64_t)o->owner_max_mb << 20,

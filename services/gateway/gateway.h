@@ -67,6 +67,8 @@ typedef struct {
     ty_store_policy store_policy;
     ty_keys wire_keys;
     ty_socket_security security;
+    bool released; /* what a former life of this gateway held in the store */
+    char life[24]; /* the incarnation, in leases */
     broker_link *link[TY_ENDPOINTS_MAX];
     int n_link;
     lookup *lookup; /* NULL: no cache */

@@ -14,7 +14,7 @@ typedef enum { NEW, BEGINNING, OPEN, COMMITTING, COMMITTED } turn_state;
 
 struct turn {
     turn_options opt; /* its texts are the three below */
-    char *owner, *model;
+    char *owner, *model, *holder;
     char id[TY_CONVERSATION_ID], lease[TY_LEASE];
     bool is_new;
     turn_state state;
@@ -31,6 +31,7 @@ static ty_conversation_turn step_of(const turn *t) {
     return (ty_conversation_turn){.id = t->id,
                                   .owner = t->owner,
                                   .lease = t->lease,
+                                  .holder = t->holder,
                                   .lease_ms = TURN_LEASE_MS,
                                   .create = t->is_new,
                                   .model = t->model};
@@ -116,6 +117,15 @@ static void on_renew(evutil_socket_t fd, short what, void *arg) {
 
 /* ---- public ---- */
 
+ty_status turn_release(ty_redis_async *redis, const char *holder, const char *mark, ty_err *err) {
+    ty_store_command c;
+    ty_status st = ty_conversation_release(&c, holder, mark, err);
+    if (st != TY_OK) return st;
+    st = ty_redis_async_send(redis, &c, NULL, NULL, NULL, err);
+    ty_store_command_clear(&c);
+    return st;
+}
+
 ty_status turn_create(turn **out, const turn_options *opt, ty_err *err) {
     *out = NULL;
     turn *t = calloc(1, sizeof(*t));
@@ -123,11 +133,12 @@ ty_status turn_create(turn **out, const turn_options *opt, ty_err *err) {
     t->opt = *opt;
     t->is_new = !opt->id;
     t->owner = strdup(opt->owner);
+    t->holder = strdup(opt->holder);
     t->model = strdup(opt->model ? opt->model : "");
     t->retry = event_new(opt->base, -1, 0, on_retry, t);
     t->renew = event_new(opt->base, -1, 0, on_renew, t);
     ty_status st = TY_OK;
-    if (!t->owner || !t->model || !t->retry || !t->renew)
+    if (!t->owner || !t->model || !t->holder || !t->retry || !t->renew)
         st = ty_fail(err, TY_ENOMEM, "no memory for a turn");
     if (st == TY_OK && t->is_new)
         st = ty_conversation_new_id(t->id, err);
@@ -135,7 +146,7 @@ ty_status turn_create(turn **out, const turn_options *opt, ty_err *err) {
         st = ty_fail(err, TY_ENOTFOUND, "no such conversation");
     else if (st == TY_OK)
         snprintf(t->id, sizeof(t->id), "%s", opt->id);
-    if (st == TY_OK) st = ty_conversation_new_lease(t->lease, err);
+    if (st == TY_OK) st = ty_conversation_new_lease(opt->mark, t->lease, err);
     if (st == TY_OK)
         *out = t;
     else
@@ -206,6 +217,7 @@ void turn_end(turn **tp) {
     if (t->renew) event_free(t->renew);
     ty_store_command_clear(&t->command);
     free(t->owner);
+    free(t->holder);
     free(t->model);
     free(t);
     *tp = NULL;

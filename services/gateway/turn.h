@@ -3,7 +3,7 @@
  * when the connection to Redis breaks.  Knows neither HTTP nor models.
  *
  * Between begin and commit the lease is renewed, so a turn may take as long as it likes, and that of a gateway that died
- * is free again within TURN_LEASE_MS.  One thread, the event loop's.
+ * is free again when it is back (turn_release), at the latest within TURN_LEASE_MS.  One thread, the event loop's.
  */
 #ifndef GATEWAY_TURN_H
 #define GATEWAY_TURN_H
@@ -23,10 +23,14 @@ typedef struct {
     struct event_base *base;
     ty_redis_async *redis;
     const ty_store_policy *policy; /* borrowed for the turn's life */
+    const char *holder, *mark;     /* the gateway's name, and of its life */
     const char *owner;             /* copied, as all texts */
     const char *id;                /* NULL: a new conversation */
     const char *model;             /* of a new one */
 } turn_options;
+
+/* Frees what a former life of the gateway held; nothing is waited for.  Fails as ty_redis_async_send. */
+ty_status turn_release(ty_redis_async *redis, const char *holder, const char *mark, ty_err *err);
 
 ty_status turn_create(turn **out, const turn_options *opt, ty_err *err);
 const char *turn_id(const turn *t);

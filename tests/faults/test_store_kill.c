@@ -144,16 +144,28 @@ static void conversations_survive_redis_killed_again_and_again(void **state) {
     for (int r = 0; r < ROUNDS; r++) free(want[r]);
 }
 
-static void tell_redis(const char *key, const char *value) {
+static long long ask_redis(const char *const *argv, int argc) {
     ty_redis *c;
     redisReply *reply = NULL;
-    const char *argv[] = {"CONFIG", "SET", key, value};
-    size_t len[] = {6, 3, strlen(key), strlen(value)};
+    size_t len[4];
     ty_err err = {0};
+    for (int i = 0; i < argc; i++) len[i] = strlen(argv[i]);
     assert_int_equal(ty_redis_create(&c, redis.url, 2000, NULL), TY_OK);
-    if (ty_redis_command(c, 4, argv, len, &reply, &err) != TY_OK) fail_msg("%s", err.text);
+    if (ty_redis_command(c, argc, argv, len, &reply, &err) != TY_OK) fail_msg("%s", err.text);
+    long long n = reply->integer;
     freeReplyObject(reply);
     ty_redis_destroy(&c);
+    return n;
+}
+
+static void tell_redis(const char *key, const char *value) {
+    (void)ask_redis((const char *const[]){"CONFIG", "SET", key, value}, 4);
+}
+
+static bool is_begun(const char *id) {
+    char key[80];
+    snprintf(key, sizeof(key), "tyto:conv:%s", id);
+    return ask_redis((const char *const[]){"HEXISTS", key, "lease"}, 3) == 1;
 }
 
 static void full_redis_refuses_turns_and_keeps_what_it_has(void **state) {
@@ -161,7 +173,7 @@ static void full_redis_refuses_turns_and_keeps_what_it_has(void **state) {
     talk t[TALKS] = {0};
     try_round(t, 0, NULL, false);
     assert_int_equal(least(t), 1);
-    tell_redis("maxmemory", "1mb"); /* less than it has by itself */
+    tell_redis("maxmemory", "1"); /* byte */
     test_question q = {.body = turn(t[0].id, 1, false)};
     test_ask_all(&service, &q, 1);
     assert_int_equal(q.status, 503);
@@ -170,6 +182,21 @@ static void full_redis_refuses_turns_and_keeps_what_it_has(void **state) {
     free((char *)(uintptr_t)q.body);
     test_question_clear(&q);
     json_decref(get(t[0].id));
+    /* and when the memory ends in mid-turn */
+    tell_redis("maxmemory", "0");
+    pid_t decoder = test_service_pid(&service, "decoder.0", NULL);
+    kill(decoder, SIGSTOP);
+    q.body = turn(t[0].id, 1, false);
+    void *asking = test_ask_begin(&service, &q, 1);
+    for (int i = 0; i < PATIENCE_S * 200 && !is_begun(t[0].id); i++) nap_ms(5);
+    assert_true(is_begun(t[0].id));
+    tell_redis("maxmemory", "1");
+    kill(decoder, SIGCONT);
+    test_ask_join(asking);
+    assert_int_equal(q.status, 503);
+    assert_non_null(strstr(q.raw, "OOM"));
+    free((char *)(uintptr_t)q.body);
+    test_question_clear(&q);
     tell_redis("maxmemory", "0");
     try_round(t, 1, NULL, false);
     assert_int_equal(least(t), 2);

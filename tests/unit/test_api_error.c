@@ -31,6 +31,7 @@ static void api_error_names_what_the_store_refused(void **state) {
                 {TY_ELIMIT, "file", 403, "quota_exceeded"},
                 {TY_EUNAVAILABLE, "file", 503, "store_unavailable"},
                 {TY_EIO, "conversation", 503, "store_unavailable"},
+                {TY_EOVERLOAD, "conversation", 503, "store_unavailable"},
                 {TY_EINVAL, "conversation", 400, "invalid_value"},
                 {TY_EINTERNAL, "conversation", 500, "internal_error"}};
     for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {

@@ -35,6 +35,7 @@ static ty_status begin(const char *id, const char *owner, int create, const char
                               .owner = owner,
                               .lease = lease,
                               .lease_ms = lease_ms,
+                              .holder = "gateway.0",
                               .create = create,
                               .model = "owl"};
     redisReply *r = send_command(ty_conversation_begin(&c, &t, &policy, NULL), &c);
@@ -228,6 +229,28 @@ static void conversation_steps_may_come_twice(void **state) {
     nanosleep(&(struct timespec){.tv_nsec = 60000000}, NULL);
     assert_int_equal(turn_count(id, "ann"), -1);
     assert_int_equal(commit(id, "ann", "l2", "{}", NULL, 0), TY_ENOTFOUND);
+}
+
+/* A gateway that comes back frees what it held, and nothing that it holds now. */
+static void conversation_is_free_when_its_gateway_is_back(void **state) {
+    (void)state;
+    char id[3][TY_CONVERSATION_ID], lease[TY_LEASE];
+    ty_store_command c;
+    for (int i = 0; i < 3; i++) ty_conversation_new_id(id[i], NULL);
+    assert_int_equal(begin(id[0], "ann", 1, "old-1", 10000, NULL), TY_OK);
+    assert_int_equal(commit(id[0], "ann", "old-1", "{}", NULL, 0), TY_OK);
+    assert_int_equal(begin(id[0], "ann", 0, "old-2", 10000, NULL), TY_OK);
+    assert_int_equal(begin(id[1], "ann", 1, "old-3", 10000, NULL), TY_OK);
+    assert_int_equal(ty_conversation_new_lease("new-", lease, NULL), TY_OK);
+    assert_memory_equal(lease, "new-", 4);
+    assert_int_equal(begin(id[2], "ann", 1, lease, 10000, NULL), TY_OK);
+    assert_int_equal(simple(ty_conversation_release(&c, "gateway.1", "new-", NULL), &c), TY_OK);
+    assert_int_equal(begin(id[0], "ann", 0, "other", 10000, NULL), TY_EEXIST);
+    assert_int_equal(simple(ty_conversation_release(&c, "gateway.0", "new-", NULL), &c), TY_OK);
+    assert_int_equal(turn_count(id[1], "ann"), -1); /* it had no turn yet */
+    assert_int_equal(begin(id[0], "ann", 0, "other", 10000, NULL), TY_OK);
+    assert_int_equal(commit(id[0], "ann", "old-2", "{}", NULL, 0), TY_ECANCELED);
+    assert_int_equal(commit(id[2], "ann", lease, "{}", NULL, 0), TY_OK);
 }
 
 static void conversation_list_is_the_owner_s_newest_first(void **state) {
@@ -436,6 +459,7 @@ int main(void) {
         cmocka_unit_test_setup(conversation_quotas_hold, empty),
         cmocka_unit_test_setup(conversation_fork_shares_pictures_until_both_are_gone, empty),
         cmocka_unit_test_setup(conversation_steps_may_come_twice, empty),
+        cmocka_unit_test_setup(conversation_is_free_when_its_gateway_is_back, empty),
         cmocka_unit_test_setup(conversation_list_is_the_owner_s_newest_first, empty),
         cmocka_unit_test_setup(conversation_survives_kill_of_redis, empty),
         cmocka_unit_test_setup(file_is_its_owner_s, empty),
