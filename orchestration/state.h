@@ -4,7 +4,7 @@
  *     STATE/lock          locked (fcntl) by the supervisor as long as it lives
  *     STATE/status.json   what the supervisor last knew of its processes
  *     STATE/run/          the sockets of brokers and stores
- *     STATE/data/         what outlives everything: the private store's conversations
+ *     STATE/data/         what outlives everything: the private store's conversations, keys
  *     STATE/log/NAME.log  a log for each process; stays when all is over
  *
  * The lock is the truth: the kernel drops it with its owner, however that ends, and tells its pid.

@@ -9,6 +9,7 @@
 
 #include "common/base/log.h"
 #include "common/base/options.h"
+#include "common/wire/keys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +25,7 @@ typedef struct {
     const char *listen, *state, *transport, *threads, *compute, *kv, *context, *kv_mib, *batch,
         *max_rows;
     const char *api_key_file, *log_level, *on_ready, *timeout;
-    const char *redis_url, *cache_url, *redis_server;
+    const char *redis_url, *cache_url, *redis_server, *keys;
     int redis_mib, cache_mib;
     int workers[TY_STAGE_COUNT], gateways, brokers, start_timeout, stop_timeout;
     bool detach, temporary;
@@ -144,6 +145,24 @@ static ty_status choose_state(const up_options *o, char dir[STATE_PATH], ty_err 
     return mkdtemp(dir) ? TY_OK : ty_fail(err, TY_EIO, "mkdtemp %s: %s", dir, strerror(errno));
 }
 
+/* On tcp ports every user of the machine could knock: all that we start shows keys, ours unless others are named. */
+static ty_status prepare_keys(const up *u, ty_err *err) {
+    char data[STATE_PATH], made[STATE_PATH];
+    const char *keys = u->opt->keys;
+    if (strcmp(u->opt->transport, "tcp") != 0) return TY_OK;
+    if (!keys) {
+        if (!state_path(u->state.dir, "data", data) || !state_path(data, "keys", made))
+            return ty_fail(err, TY_EINVAL, "%s: the path is too long", u->state.dir);
+        ty_status st = state_private_dir(data, err);
+        if (st == TY_OK && access(made, F_OK) != 0) st = ty_keys_make(made, err);
+        if (st != TY_OK) return st;
+        keys = made;
+    }
+    if (setenv("TYTO_KEYS", keys, 1) != 0)
+        return ty_fail(err, TY_ENOMEM, "TYTO_KEYS: %s", strerror(errno));
+    return TY_OK;
+}
+
 static ty_status run_service(up *u, ty_err *err) {
     char dir[STATE_PATH] = "";
     ty_status st = fleet_load(&u->f, err);
@@ -153,6 +172,7 @@ static ty_status run_service(up *u, ty_err *err) {
     if (st == TY_OK) st = fleet_choose_endpoints(&u->f, u->state.run, err);
     if (st == TY_OK) st = stores_prepare(&u->f.stores, &u->state, err);
     if (st == TY_OK) st = stores_export(&u->f.stores, err);
+    if (st == TY_OK) st = prepare_keys(u, err);
     if (st == TY_OK) st = supervise(u, err);
     state_release(&u->state);
     /* after a failure the logs stay: its message names them */
@@ -227,6 +247,8 @@ static const ty_option table[] = {
                "the program of the private servers"),
     TY_OPT_STR("transport", "TYTO_TRANSPORT", opt.transport, "ipc", "ipc|tcp",
                "between the processes: Unix sockets or loopback TCP"),
+    TY_OPT_STR("keys", "TYTO_KEYS", opt.keys, NULL, "DIR",
+               "keys for tcp (`tyto keys` makes them) [its own, under the state directory]"),
     TY_OPT_STR("threads", NULL, opt.threads, NULL, "N",
                "compute threads of each stage (default: one per core; the stages take turns)"),
     TY_OPT_STR("compute", NULL, opt.compute, NULL, "f32|bf16|int8", "arithmetic of the stages"),

@@ -245,6 +245,19 @@ static void gateways_have_ports_of_their_own_when_listed(void **state) {
     test_service_down(&s);
 }
 
+static void keys_are_made_when_the_transport_is_tcp(void **state) {
+    (void)state;
+    test_service s = test_service_up(pipeline, (char *[]){ARG("--transport"), ARG("tcp"), NULL});
+    struct stat sb;
+    assert_int_equal(stat(test_path("%s/data/keys/broker.key", s.state), &sb), 0);
+    assert_int_equal(sb.st_mode & 0777, 0600);
+    ask_through_all(&s);
+    test_service_down(&s);
+    test_service_again(&s, pipeline, (char *[]){ARG("--transport"), ARG("tcp"), NULL});
+    ask_through_all(&s);
+    test_service_down(&s);
+}
+
 int main(void) {
     signal(SIGPIPE, SIG_IGN); /* hiredis */
     const struct CMUnitTest tests[] = {
@@ -252,6 +265,7 @@ int main(void) {
         cmocka_unit_test(state_store_keeps_what_it_acknowledged_when_everything_is_killed),
         cmocka_unit_test(up_starts_no_store_when_urls_name_others_or_none),
         cmocka_unit_test(up_says_the_remedy_when_a_store_cannot_be),
+        cmocka_unit_test(keys_are_made_when_the_transport_is_tcp),
         cmocka_unit_test(gateways_share_a_port_when_there_is_one),
         cmocka_unit_test(gateways_have_ports_of_their_own_when_listed),
     };
