@@ -26,7 +26,7 @@ HARDEN_LD.release := -pie -Wl,-z,relro,-z,now
 LDFLAGS := $(SAN.$(SAN)) $(if $(SAN),,$(HARDEN_LD.$(MODE))) -pthread $(EXTRA_LDFLAGS)
 # OpenBLAS is not here: it is opened at run time, once its core type is known (common/math/blas.c).
 # A program is loaded with what it uses alone.
-LDLIBS  := -Wl,--as-needed -lzmq -lprotobuf-c -levent -ljansson -lxxhash -lcrypto -lhiredis -lcurl -ljpeg -lpng -lwebp -lz -ldl -lm
+LDLIBS  := -Wl,--as-needed -lzmq -lprotobuf-c -levent -ljansson -lxxhash -lcrypto -lhiredis -lcurl -ljpeg -lpng -lwebp -lwebpdemux -lz -ldl -lm
 
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
 KERNELS.x86_64 := avx2 avx512 avx512vnni

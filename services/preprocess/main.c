@@ -7,6 +7,7 @@
 #include "common/math/cpu.h"
 #include "common/math/pool.h"
 #include "common/model/safetensors.h"
+#include "common/model/video_frames.h"
 #include "common/wire/stage_options.h"
 #include "services/preprocess/preprocess.h"
 
@@ -39,7 +40,9 @@ static const ty_option table[] = {
 static const char about[] =
     "The preprocess stage: JPEG, PNG or WebP to normalised pixels [3, S, S].\n"
     "  tyto-preprocess --model P/preprocess.gguf --in a.jpg [--in b.png ...] --out x.safetensors\n"
-    "writes pixel_values [n, 3, S, S]; with --dump also NAME/rgb [h, w, 3], the decoded picture.";
+    "writes pixel_values [n, 3, S, S]; with --dump also NAME/rgb [h, w, 3], the decoded picture.\n"
+    "A model that sees videos takes GIF, animated WebP, AVI, MP4 and Matroska too, to\n"
+    "pixel_values [n, 3, T, S, S].";
 
 static size_t pixel_count(int size) {
     return 3 * (size_t)size * (size_t)size;
@@ -64,35 +67,78 @@ static ty_status add_decoded(preprocess *p, const char *path, const char *bytes,
     return st;
 }
 
-static ty_status one_file(preprocess *p, const char *path, int mode, int size, float *pixels,
-                          ty_safetensors_writer *w, ty_err *err) {
+/* What the files have become so far: all are pictures, or all are videos. */
+typedef struct {
+    preprocess *p;
+    int mode, size, n;
+    bool videos;
+    float *pixels; /* room for each file's frames */
+    ty_safetensors_writer *w;
+} batch_of_files;
+
+static ty_status run_picture(batch_of_files *b, const char *path, const uint8_t *bytes,
+                             size_t n_bytes, ty_err *err) {
+    const preprocess_how how = {.mode = b->mode, .size = b->size, .upright = own.upright};
+    float *pixels = b->pixels + (size_t)b->n * pixel_count(b->size);
+    ty_status st = preprocess_run(b->p, bytes, n_bytes, &how, pixels, err);
+    return st == TY_OK && opt.dump
+               ? add_decoded(b->p, path, (const char *)bytes, n_bytes, b->w, err)
+               : st;
+}
+
+/* A video's frames, in the file's order [3, T, S, S]. */
+static ty_status run_video(batch_of_files *b, const uint8_t *bytes, size_t n_bytes, ty_err *err) {
+    int n_frame = preprocess_frames(b->p);
+    size_t each = (size_t)n_frame * pixel_count(b->size);
+    float *frames = malloc((each ? each : 1) * sizeof *frames);
+    if (!frames) return ty_fail(err, TY_ENOMEM, "no memory for the frames");
+    ty_status st = preprocess_run_video(b->p, bytes, n_bytes, b->size, frames, err);
+    if (st == TY_OK)
+        ty_video_frames_to_file(frames, 1, n_frame, (int64_t)b->size * b->size,
+                                b->pixels + (size_t)b->n * each);
+    free(frames);
+    return st;
+}
+
+static ty_status one_file(batch_of_files *b, const char *path, ty_err *err) {
     char *bytes = NULL;
     size_t n_bytes = 0;
     ty_status st = ty_file_read(path, (size_t)own.max_mb << 20, &bytes, &n_bytes, err);
     if (st != TY_OK) return st;
-    const preprocess_how how = {.mode = mode, .size = size, .upright = own.upright};
-    st = preprocess_run(p, (const uint8_t *)bytes, n_bytes, &how, pixels, err);
-    if (st == TY_OK && opt.dump) st = add_decoded(p, path, bytes, n_bytes, w, err);
+    const uint8_t *data = (const uint8_t *)bytes;
+    bool video = preprocess_frames(b->p) > 0 && preprocess_is_video(data, n_bytes);
+    if (b->n == 0) b->videos = video;
+    if (video != b->videos)
+        st = ty_fail(err, TY_EINVAL, "pictures and videos do not go into one file: give %s alone",
+                     b->videos ? "the videos" : "the pictures");
+    else
+        st = video ? run_video(b, data, n_bytes, err) : run_picture(b, path, data, n_bytes, err);
     if (st != TY_OK) ty_err_context(err, "%s", path);
     free(bytes);
+    b->n++;
     return st;
 }
 
+static ty_status write_pixels(const batch_of_files *b, ty_err *err) {
+    const int64_t pictures[] = {b->n, 3, b->size, b->size};
+    const int64_t videos[] = {b->n, 3, preprocess_frames(b->p), b->size, b->size};
+    ty_status st = ty_safetensors_add(b->w, "pixel_values", TY_F32, b->videos ? 5 : 4,
+                                      b->videos ? videos : pictures, b->pixels, err);
+    return st == TY_OK ? ty_safetensors_write(b->w, opt.out, err) : st;
+}
+
 static ty_status offline(preprocess *p, int mode, ty_err *err) {
-    int size = own.size ? own.size : preprocess_size(p);
-    const int64_t shape[] = {opt.in.n, 3, size, size};
-    float *pixels = malloc((size_t)opt.in.n * pixel_count(size) * sizeof *pixels);
-    ty_safetensors_writer *w = NULL;
-    ty_status st = ty_safetensors_writer_create(&w, err);
-    if (st == TY_OK && !pixels)
-        st = ty_fail(err, TY_ENOMEM, "no memory for %d pictures of %d x %d", opt.in.n, size, size);
-    for (int i = 0; i < opt.in.n && st == TY_OK; i++)
-        st =
-            one_file(p, opt.in.item[i], mode, size, pixels + (size_t)i * pixel_count(size), w, err);
-    if (st == TY_OK) st = ty_safetensors_add(w, "pixel_values", TY_F32, 4, shape, pixels, err);
-    if (st == TY_OK) st = ty_safetensors_write(w, opt.out, err);
-    ty_safetensors_writer_destroy(&w);
-    free(pixels);
+    batch_of_files b = {.p = p, .mode = mode, .size = own.size ? own.size : preprocess_size(p)};
+    size_t frames = preprocess_frames(p) > 0 ? (size_t)preprocess_frames(p) : 1;
+    b.pixels = malloc((size_t)opt.in.n * frames * pixel_count(b.size) * sizeof *b.pixels);
+    ty_status st = ty_safetensors_writer_create(&b.w, err);
+    if (st == TY_OK && !b.pixels)
+        st = ty_fail(err, TY_ENOMEM, "no memory for %d pictures of %d x %d", opt.in.n, b.size,
+                     b.size);
+    for (int i = 0; i < opt.in.n && st == TY_OK; i++) st = one_file(&b, opt.in.item[i], err);
+    if (st == TY_OK) st = write_pixels(&b, err);
+    ty_safetensors_writer_destroy(&b.w);
+    free(b.pixels);
     return st;
 }
 
@@ -108,6 +154,7 @@ typedef struct {
 typedef struct {
     const uint8_t *bytes; /* NULL: the job is closed already */
     size_t n_bytes;
+    bool video;
     preprocess_how how;
     float *pixels;
     ty_status st;
@@ -123,8 +170,10 @@ static void compute(void *ctx, int i, int member) {
     (void)member;
     work *w = ctx;
     item *it = &w->items[i];
-    if (it->bytes && it->st == TY_OK)
-        it->st = preprocess_run(w->s->p, it->bytes, it->n_bytes, &it->how, it->pixels, &it->err);
+    preprocess *p = w->s->p;
+    if (!it->bytes || it->st != TY_OK) return;
+    it->st = it->video ? preprocess_run_video(p, it->bytes, it->n_bytes, 0, it->pixels, &it->err)
+                       : preprocess_run(p, it->bytes, it->n_bytes, &it->how, it->pixels, &it->err);
 }
 
 static void take(service *s, ty_job *job, item *it) {
@@ -134,12 +183,16 @@ static void take(service *s, ty_job *job, item *it) {
     it->n_bytes = t.size_bytes;
     const Tyto__Envelope *env = ty_job_envelope(job);
     const char *mode = env->picture ? env->picture->mode : "";
-    it->how.mode = *mode ? preprocess_mode_parse(mode) : (int)preprocess_default_mode(s->p);
+    int frames = preprocess_frames(s->p);
+    it->video = strcmp(mode, PREPROCESS_VIDEO) == 0;
+    it->how.mode =
+        *mode && !it->video ? preprocess_mode_parse(mode) : (int)preprocess_default_mode(s->p);
     it->how.upright = env->picture && env->picture->upright;
-    it->pixels = malloc(pixel_count(preprocess_size(s->p)) * sizeof *it->pixels);
+    it->pixels = malloc((it->video && frames ? (size_t)frames : 1) *
+                        pixel_count(preprocess_size(s->p)) * sizeof *it->pixels);
     if (it->how.mode < 0)
         it->st = ty_fail(&it->err, TY_EINVAL,
-                         "mode \"%.32s\": want native, rgb, pad, resize or crop", mode);
+                         "mode \"%.32s\": want native, rgb, pad, resize, crop or video", mode);
     else if (!it->pixels)
         it->st = ty_fail(&it->err, TY_ENOMEM, "preprocess: no memory for a picture");
 }
@@ -157,7 +210,8 @@ static void batch(void *ctx, ty_job **jobs, int n) {
     ty_pool_run(s->pool, n, compute, &(work){s, items});
     for (int i = 0; i < n; i++) {
         if (items[i].bytes && items[i].st == TY_OK)
-            ty_stage_output(jobs[i], &s->gives, 1, items[i].pixels);
+            ty_stage_output(jobs[i], &s->gives, items[i].video ? preprocess_frames(s->p) : 1,
+                            items[i].pixels);
         else if (items[i].bytes)
             ty_job_fail(jobs[i], items[i].st, items[i].err.text);
         free(items[i].pixels);
@@ -167,10 +221,12 @@ static void batch(void *ctx, ty_job **jobs, int n) {
 
 static ty_status serve(preprocess *p, ty_err *err) {
     static const ty_stage stage = {.name = "preprocess", .batch = batch};
-    const int64_t file[] = {-1}, pixels[] = {3, preprocess_size(p), preprocess_size(p)};
+    const int64_t file[] = {-1}, pixels[] = {-1, 3, preprocess_size(p), preprocess_size(p)};
+    int frames = preprocess_frames(p) > 0; /* their number in front, 1 for a picture */
     service s = {.p = p};
     ty_stage_spec_init(&s.takes, "picture", TYTO__DTYPE__DTYPE_U8, 1, file);
-    ty_stage_spec_init(&s.gives, "pixel_values", TYTO__DTYPE__DTYPE_F32, 3, pixels);
+    ty_stage_spec_init(&s.gives, "pixel_values", TYTO__DTYPE__DTYPE_F32, 3 + frames,
+                       pixels + 1 - frames);
     ty_worker_contract c = ty_stage_contract(&opt, preprocess_model_id(p), &s.takes, &s.gives);
     c.cpu = ty_cpu_name();
     c.arithmetic = ty_arithmetic("");

@@ -5,7 +5,9 @@
 #include "common/model/meta.h"
 #include "services/preprocess/image_decode.h"
 #include "services/preprocess/orientation.h"
+#include "services/preprocess/libav.h"
 #include "services/preprocess/resize.h"
+#include "services/preprocess/video.h"
 
 #include <limits.h>
 #include <math.h>
@@ -13,11 +15,12 @@
 #include <string.h>
 
 static const char *const mode_names[] = {"native", "rgb", "pad", "resize", "crop"};
-enum { N_MODES = sizeof mode_names / sizeof *mode_names };
+enum { N_MODES = sizeof mode_names / sizeof *mode_names, FRAMES_MAX = 64 };
 
 struct preprocess {
     int size;
     preprocess_mode mode;
+    int n_frame;
     preprocess_limits limits;
     uint8_t pad[3];      /* the canvas colour of PREPROCESS_PAD */
     float value[3][256]; /* of a channel's 8-bit level, rescaled and normalised */
@@ -47,6 +50,10 @@ int preprocess_size(const preprocess *p) {
 
 preprocess_mode preprocess_default_mode(const preprocess *p) {
     return p->mode;
+}
+
+int preprocess_frames(const preprocess *p) {
+    return p->n_frame;
 }
 
 const char *preprocess_model_id(const preprocess *p) {
@@ -107,6 +114,8 @@ static ty_status read_model(preprocess *p, const ty_gguf *g, ty_err *err) {
     if (st == TY_OK) st = read_triple(g, "preprocess.image_mean", mean, err);
     if (st == TY_OK) st = read_triple(g, "preprocess.image_std", std, err);
     if (st == TY_OK) st = read_mode(p, g, err);
+    if (st == TY_OK && ty_gguf_has(g, "preprocess.frame_count"))
+        st = ty_meta_size(g, "preprocess.frame_count", FRAMES_MAX, &p->n_frame, err);
     if (st != TY_OK) return st;
     for (int c = 0; c < 3; c++)
         if (std[c] <= 0)
@@ -152,6 +161,9 @@ ty_status preprocess_create(preprocess **out, const char *model_path,
     if (!p) return ty_fail(err, TY_ENOMEM, "preprocess: no memory");
     ty_status st = ty_gguf_open(&g, model_path, err);
     if (st == TY_OK) st = read_model(p, g, err);
+    const libav *av;
+    if (st == TY_OK && p->n_frame)
+        st = libav_open(&av, err); /* now, rather than at the first video */
     ty_gguf_close(&g);
     if (st != TY_OK) {
         preprocess_destroy(&p);
@@ -307,14 +319,19 @@ static ty_status fit(const job *j, preprocess_mode mode, image *im, ty_err *err)
 
 /* ---- one picture ---- */
 
+static ty_status check_bytes(const preprocess *p, size_t n_bytes, ty_err *err) {
+    if (n_bytes <= p->limits.max_bytes) return TY_OK;
+    return ty_fail(err, TY_ELIMIT,
+                   "the picture's file has %zu bytes, the limit is %zu; send a smaller one",
+                   n_bytes, p->limits.max_bytes);
+}
+
 static ty_status decode(preprocess *p, const uint8_t *bytes, size_t n_bytes, job *j, image *im,
                         ty_err *err) {
     memset(im, 0, sizeof *im);
     *j = (job){p, p->size, ty_now_us() + (int64_t)p->limits.max_ms * 1000};
-    if (n_bytes > p->limits.max_bytes)
-        return ty_fail(err, TY_ELIMIT,
-                       "the picture's file has %zu bytes, the limit is %zu; send a smaller one",
-                       n_bytes, p->limits.max_bytes);
+    ty_status st = check_bytes(p, n_bytes, err);
+    if (st != TY_OK) return st;
     image_limits limits = {p->limits.max_pixels, j->deadline_us};
     return image_decode(bytes, n_bytes, &limits, im, err);
 }
@@ -380,4 +397,32 @@ ty_status preprocess_run(preprocess *p, const uint8_t *bytes, size_t n_bytes,
     preprocess_normalise(p, im.data, im.w, pixels);
     image_clear(&im);
     return TY_OK;
+}
+
+/* ---- one video ---- */
+
+bool preprocess_is_video(const uint8_t *bytes, size_t n_bytes) {
+    return video_recognise(bytes, n_bytes);
+}
+
+ty_status preprocess_run_video(preprocess *p, const uint8_t *bytes, size_t n_bytes, int size,
+                               float *pixels, ty_err *err) {
+    if (!p->n_frame)
+        return ty_fail(err, TY_EUNSUPPORTED,
+                       "this model sees pictures alone, no videos; send one of its frames");
+    if (size < 0 || size > PREPROCESS_SIZE_MAX)
+        return ty_fail(err, TY_EINVAL, "preprocess: size %d is out of range", size);
+    ty_status st = check_bytes(p, n_bytes, err);
+    if (st != TY_OK) return st;
+    if (!size) size = p->size;
+    size_t each = 3 * (size_t)size * (size_t)size;
+    uint8_t *rgb = malloc((size_t)p->n_frame * each);
+    if (!rgb) return ty_fail(err, TY_ENOMEM, "preprocess: no memory for %d frames", p->n_frame);
+    const image_limits limits = {p->limits.max_pixels,
+                                 ty_now_us() + (int64_t)p->limits.max_ms * 1000};
+    st = video_decode(bytes, n_bytes, &limits, p->n_frame, size, rgb, err);
+    for (size_t t = 0; st == TY_OK && t < (size_t)p->n_frame; t++)
+        preprocess_normalise(p, rgb + t * each, size, pixels + t * each);
+    free(rgb);
+    return st;
 }

@@ -8,6 +8,7 @@
 #include "common/base/err.h"
 
 #include <stdbool.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,6 +43,9 @@ int preprocess_size(const preprocess *p); /* S of the model */
 preprocess_mode preprocess_default_mode(const preprocess *p);
 const char *preprocess_model_id(const preprocess *p); /* ty_gguf_identity */
 
+/* Frames that a video gives, T; 0: the model sees pictures alone. */
+int preprocess_frames(const preprocess *p);
+
 enum { PREPROCESS_SIZE_MAX = 4096 };
 
 /* What is asked of one picture. */
@@ -61,6 +65,14 @@ ty_status preprocess_rgb(preprocess *p, const uint8_t *bytes, size_t n_bytes,
                          const preprocess_how *how, uint8_t *rgb, ty_err *err);
 /* The last step alone: rgb [size, size, 3] -> pixels [3, size, size]. */
 void preprocess_normalise(const preprocess *p, const uint8_t *rgb, int size, float *pixels);
+/* What a task's picture has as its mode when it is a video. */
+#define PREPROCESS_VIDEO "video"
+/* Is the file a video (video.h)?  An animation is one. */
+bool preprocess_is_video(const uint8_t *bytes, size_t n_bytes);
+/* T frames of a video, as the reference takes them (video.h): pixels [T, 3, S, S].  Fails as well:
+ * TY_EUNSUPPORTED (the model sees pictures alone). */
+ty_status preprocess_run_video(preprocess *p, const uint8_t *bytes, size_t n_bytes, int size,
+                               float *pixels, ty_err *err);
 /* The decoded picture alone: *rgb [h, w, 3] (free() it), as Pillow's convert("RGB"). */
 ty_status preprocess_decode(preprocess *p, const uint8_t *bytes, size_t n_bytes, uint8_t **rgb,
                             int *w, int *h, ty_err *err);
