@@ -146,20 +146,22 @@ static ty_status merge(import *m, const ty_adapter_pair *p, ty_tensor *t, ty_err
     return ty_adapter_merge(m->adapter, p, m->made, ty_tensor_rows(t), ty_tensor_cols(t), err);
 }
 
+/* The checkpoint's tensor, with what the adapter has for it. */
+static ty_status load(import *m, const char *name, ty_tensor *t, ty_err *err) {
+    const ty_adapter_pair *pair = pair_of(m, name);
+    ty_status st = ty_checkpoint_load(m->src.checkpoint, name, &m->loaded, err);
+    *t = m->loaded.t;
+    return st == TY_OK && pair ? merge(m, pair, t, err) : st;
+}
+
 static ty_status get_tensor(void *ctx, const ty_tensor_spec *s, ty_dtype to, const void **data,
                             ty_err *err) {
     import *m = ctx;
     char name[256];
     ty_tensor t;
     source_name(m, stage_of(m, s), s, name, sizeof(name));
-    ty_status st = is_made(m, s, name)
-                       ? make_fixed(m, s, &t, err)
-                       : ty_checkpoint_load(m->src.checkpoint, name, &m->loaded, err);
+    ty_status st = is_made(m, s, name) ? make_fixed(m, s, &t, err) : load(m, name, &t, err);
     if (st != TY_OK) return st;
-    const ty_adapter_pair *pair = pair_of(m, name);
-    if (pair) st = merge(m, pair, &t, err);
-    if (st != TY_OK) return st;
-    if (!m->made) t = m->loaded.t;
     if (s->rope_heads || s->qkv_heads) st = permute(m, s, &t, err);
     if (st == TY_OK && t.dtype != to) {
         st = convert(m, &t, to, &m->converted, err);
