@@ -336,19 +336,19 @@ static ty_status check_llm(const ty_decoder_dims *d, ty_err *err) {
 static ty_status choose_shape(synth *s, const options *o, ty_err *err) {
     const char *llm = o->llm, *vit = o->vit;
     bool known = false;
+    s->v2 = strcmp(o->family, "v2") == 0;
+    if (!s->v2 && strcmp(o->family, "v1") != 0)
+        return ty_fail(err, TY_EINVAL, "--family %s: want v1 or v2", o->family);
     for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
         if (strcmp(shapes[i].name, o->shape) != 0) continue;
         known = true;
         if (!llm) llm = shapes[i].llm;
         if (!vit) vit = shapes[i].vit;
     }
-    /* v2 sees 448 pixels. */
-    if (s->v2 && !o->vit && strcmp(vit, "l14") == 0) vit = "l14-448";
     if (!known)
         return ty_fail(err, TY_EINVAL, "--shape %s: want micro, 110m, 1.1b, 7b or vit-l", o->shape);
-    s->v2 = strcmp(o->family, "v2") == 0;
-    if (!s->v2 && strcmp(o->family, "v1") != 0)
-        return ty_fail(err, TY_EINVAL, "--family %s: want v1 or v2", o->family);
+    /* v2 sees 448 pixels. */
+    if (s->v2 && !o->vit && strcmp(vit, "l14") == 0) vit = "l14-448";
     ty_status st = choose_llm(s, llm, err);
     if (st == TY_OK) st = choose_vit(s, vit, err);
     s->llm.multiway = s->v2;

@@ -44,6 +44,12 @@ static void synth_makes_the_shapes_it_is_told(void **state) {
     assert_int_equal(ty_gguf_find_shape(g, "token_embd.weight", 2, (int64_t[]){700, 64}, &t, NULL),
                      TY_OK);
     ty_gguf_close(&g);
+    int64_t pixels = 0;
+    must_synth("large", "--family=v2", "--shape=vit-l", "--vit-layers=1", "--type=q4_0");
+    assert_int_equal(ty_gguf_open(&g, test_path("%s/large/vit.gguf", dir), NULL), TY_OK);
+    assert_int_equal(ty_gguf_get_int(g, "vit.image_size", &pixels, NULL), TY_OK);
+    assert_int_equal(pixels, 448);
+    ty_gguf_close(&g);
     must_synth("owl2", "--family", "v2", "--vit", "tiny");
     assert_int_equal(ty_gguf_open(&g, test_path("%s/owl2/decoder.gguf", dir), NULL), TY_OK);
     assert_int_equal(
@@ -106,7 +112,11 @@ static void synth_explains_its_usage(void **state) {
         assert_non_null(strstr(o.err, "tyto synth: "));
         test_output_clear(&o);
     }
-    test_output o = synth("bad", "--llm", "2,64,4,64,640,2", "--family", "v2");
+    test_output o = synth("bad", "--family", "v2", "--shape", "giant");
+    assert_int_equal(o.exit_code, 2);
+    assert_non_null(strstr(o.err, "--shape giant"));
+    test_output_clear(&o);
+    o = synth("bad", "--llm", "2,64,4,64,640,2", "--family", "v2");
     assert_int_equal(o.exit_code, 2);
     assert_non_null(strstr(o.err, "key-value head for each"));
     test_output_clear(&o);
