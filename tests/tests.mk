@@ -5,7 +5,7 @@ GOLDEN_TESTS := $(filter $(OUT)/tests/golden/%,$(TESTS))
 # What the tests run as processes.
 TEST_NEEDS := all
 
-.PHONY: test unit golden test-asan test-tsan fuzz check lint test-clients test-page test-llamacpp
+.PHONY: test unit golden test-asan test-tsan fuzz check lint test-clients test-page chaos test-llamacpp
 test: setup ## everything, set-up included: unit, golden, wire, pipeline, fault and fuzz tests
 	@$(MAKE) --no-print-directory -j$$(nproc) $(TEST_NEEDS) $(TESTS)
 	@tests/run $(TESTS)
@@ -50,6 +50,8 @@ test-clients: all $(CLIENTS)/.requirements ## the official openai client against
 test-page: all $(CLIENTS)/.requirements-page ## Chromium drives the web page; screenshots in build/screenshots
 	@tools/setup chromium chromium-driver
 	@tests/clients/run-page $(OUT)/bin $(CLIENTS)/bin/python build/screenshots
+chaos: all $(CLIENTS)/.requirements ## 100 streams while decoders, brokers, stores and gateways are killed (CHAOS_ARGS)
+	@$(CLIENTS)/bin/python tests/clients/chaos.py $(OUT)/bin $(CHAOS_ARGS)
 test-llamacpp: all $(CLIENTS)/.requirements-llama ## llama.cpp reads our decoder.gguf, we read its files (compiles for minutes)
 	@tools/setup cmake g++
 	$(OUT)/bin/tyto import tests/golden/v1-micro build/models/llamacpp-check
