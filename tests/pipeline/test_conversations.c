@@ -280,41 +280,68 @@ static pid_t start_gateway(const char *name, const char *const *more, int *at_po
 
 /* ---- turns ---- */
 
+/* A conversation of six turns, and what is known of it: the last test goes on with it. */
+enum { TURNS = 6 };
+static struct {
+    char id[64];
+    ty_buf text; /* the prompt so far, answers included */
+    const char *image[TURNS];
+    int n_image;
+} long_talk;
+
+/* The next turn, through one of the gateways; its answer must be tyto run's for the whole. */
+static answered go_on(int at_port, const char *picture, const char *question, bool stream) {
+    if (picture) {
+        const char *path = test_path("%s/images/%s", test_golden_dir(), picture);
+        long_talk.image[long_talk.n_image++] = strdup(path);
+        ty_buf_puts(&long_talk.text, "\nHuman: <image>");
+    }
+    ty_buf_printf(&long_talk.text, "\nHuman: %s\nAI: ", question);
+    char *want = run_whole(long_talk.text.data, long_talk.image, long_talk.n_image);
+    json_t *body = request(*long_talk.id ? long_talk.id : "new",
+                           picture ? image_part(picture) : NULL, question);
+    answered a = ask(at_port, NULL, body, stream);
+    assert_string_equal(a.text, want);
+    assert_true(!*long_talk.id || strcmp(a.id, long_talk.id) == 0);
+    memcpy(long_talk.id, a.id, sizeof(long_talk.id));
+    ty_buf_puts(&long_talk.text, a.text);
+    free(want);
+    return a;
+}
+
+static int count_stages(const answered *a, const char *stage) {
+    json_t *s, *all = json_object_get(json_object_get(a->last, "timings"), "stages");
+    size_t i;
+    int n = 0;
+    json_array_foreach(all, i, s) n +=
+        strcmp(json_string_value(json_object_get(s, "stage")), stage) == 0;
+    return n;
+}
+
+static int decoder_number(const answered *a, const char *key) {
+    return test_receipt_max(json_object_get(a->last, "timings"), "decoder", key);
+}
+
 static void each_turn_answers_as_tyto_run_does_for_the_whole(void **state) {
     (void)state;
-    static const char *const picture[] = {"photo_9.jpg", NULL, "photo_47.jpg", NULL};
-    static const char *const question[] = {"What is this?", "And who are you?", "And this one?",
-                                           "Which is older?"};
-    const char *images[4];
-    char id[64] = "new";
-    int n = 0;
-    ty_buf whole = ty_buf_make(1 << 16);
-    ty_buf_puts(&whole, "The following is a conversation between a curious human and AI assistant. "
-                        "The assistant gives helpful, detailed, and polite answers to the user's "
-                        "questions.");
-    for (int i = 0; i < 4; i++) {
-        if (picture[i]) {
-            images[n++] = strdup(test_path("%s/images/%s", test_golden_dir(), picture[i]));
-            ty_buf_puts(&whole, "\nHuman: <image>");
-        }
-        ty_buf_printf(&whole, "\nHuman: %s\nAI: ", question[i]);
-        char *want = run_whole(whole.data, images, n);
-        answered a =
-            ask(port[i % 2], NULL,
-                request(id, picture[i] ? image_part(picture[i]) : NULL, question[i]), i >= 2);
-        assert_string_equal(a.text, want);
-        /* every picture so far is in the prompt */
-        json_t *usage = json_object_get(a.last, "timings");
-        assert_int_equal(test_receipt_max(usage, "vit", "picture"), n - 1);
-        if (i > 0) assert_string_equal(a.id, id);
-        memcpy(id, a.id, sizeof(id));
-        ty_buf_puts(&whole, a.text);
+    static const char *const picture[TURNS] = {"photo_9.jpg", NULL,           "photo_47.jpg",
+                                               NULL,          "photo_48.jpg", NULL};
+    static const char *const question[TURNS] = {"What is this?",    "And who are you?",
+                                                "And this one?",    "Which is older?",
+                                                "Now look at that", "Which was best?"};
+    long_talk.text = ty_buf_make(1 << 16);
+    ty_buf_puts(&long_talk.text,
+                "The following is a conversation between a curious human and AI assistant. The "
+                "assistant gives helpful, detailed, and polite answers to the user's questions.");
+    for (int i = 0; i < TURNS; i++) {
+        answered a = go_on(port[i % 2], picture[i], question[i], i >= 3);
+        /* what earlier turns showed is not encoded again, what they said not read again */
+        assert_int_equal(count_stages(&a, "vit"), picture[i] ? 1 : 0);
+        if (i > 0) assert_true(decoder_number(&a, "cached_tokens") > 50);
+        assert_true(decoder_number(&a, "prefill_tokens") < (i > 0 ? 60 : 200));
         answered_clear(&a);
-        free(want);
     }
-    for (int i = 0; i < n; i++) free((char *)(uintptr_t)images[i]);
-    ty_buf_clear(&whole);
-    assert_int_equal(count_turns(port[0], id), 8);
+    assert_int_equal(count_turns(port[0], long_talk.id), 2 * TURNS);
 }
 
 static void parameters_persist_until_another_value_comes(void **state) {
@@ -450,7 +477,6 @@ static void conversations_are_listed_forked_and_deleted(void **state) {
     expect_error(post(port[0], CHAT, NULL, request(id, NULL, "?")), 404, "conversation_not_found");
     /* the copy's picture is its own */
     answered c = ask(port[0], NULL, request(copy, NULL, "Again?"), false);
-    assert_int_equal(test_receipt_max(json_object_get(c.last, "timings"), "vit", "attempt"), 1);
     answered_clear(&a);
     answered_clear(&b);
     answered_clear(&c);
@@ -717,13 +743,10 @@ static void gateways_death_frees_the_conversation(void **state) {
 
 static void start_service(void);
 
-/* Everything is killed at once; what was acknowledged is there, with its pictures. */
+/* Everything is killed at once; what was acknowledged is there, with its pictures, and goes on. */
 static void conversation_survives_the_death_of_everything(void **state) {
     (void)state;
-    char id[64];
-    answered a =
-        ask(port[0], NULL, request("new", image_part("photo_48.jpg"), "What is it?"), true);
-    memcpy(id, a.id, sizeof(id));
+    answered a = go_on(port[0], NULL, "Still there?", true);
     json_t *all = test_service_status(&service), *p;
     size_t i;
     kill(service.pid, SIGKILL);
@@ -734,15 +757,18 @@ static void conversation_survives_the_death_of_everything(void **state) {
     (void)test_stop(service.pid, SIGKILL, 10);
     test_redis_start(&redis, redis.dir, 1);
     start_service();
-    json_t *c = get(port[1], NULL, id, 200), *turns = json_object_get(c, "turns");
-    assert_int_equal(json_array_size(turns), 2);
-    assert_string_equal(json_string_value(json_object_get(json_array_get(turns, 1), "content")),
-                        a.text);
+    json_t *c = get(port[1], NULL, long_talk.id, 200), *turns = json_object_get(c, "turns");
+    assert_int_equal(json_array_size(turns), 2 * (TURNS + 1));
+    json_t *last = json_array_get(turns, 2 * TURNS + 1);
+    assert_string_equal(json_string_value(json_object_get(last, "content")), a.text);
     json_decref(c);
-    answered b = ask(port[0], NULL, request(id, NULL, "And now?"), false);
-    assert_int_equal(test_receipt_max(json_object_get(b.last, "timings"), "vit", "attempt"), 1);
-    answered_clear(&b);
     answered_clear(&a);
+    a = go_on(port[0], NULL, "And now?", false);
+    assert_int_equal(count_stages(&a, "vit"), 3); /* from the conversation's own bytes */
+    assert_int_equal(decoder_number(&a, "cached_tokens"), 0);
+    answered_clear(&a);
+    for (int k = 0; k < long_talk.n_image; k++) free((char *)(uintptr_t)long_talk.image[k]);
+    ty_buf_clear(&long_talk.text);
 }
 
 /* ---- set-up ---- */
@@ -753,8 +779,8 @@ static void start_service(void) {
     do port[1] = test_free_port();
     while (port[1] == port[0]);
     snprintf(listen, sizeof(listen), "127.0.0.1:%d,127.0.0.1:%d", port[0], port[1]);
-    service = test_service_up(pipeline, ARGV("--listen", listen, "--gateway", "2", "--redis-url",
-                                             redis.url, "--cache-url", "none"));
+    service = test_service_up(pipeline,
+                              ARGV("--listen", listen, "--gateway", "2", "--redis-url", redis.url));
     wait_store(true);
 }
 
