@@ -6,17 +6,17 @@
 
 #include <stdio.h>
 
-static struct {
-    const char *out;
-} opt;
+static struct { const char *out; } opt;
 
 static const ty_option table[] = {
     TY_OPT_STR("out", NULL, opt.out, NULL, "DIR", "the directory to make them in"), TY_OPT_END};
 
 static const char about[] =
-    "Makes a key pair for each role: broker, gateway, and each stage. They protect the wire between\n"
+    "Makes a key pair for each role: broker, gateway, and each stage. They protect the wire "
+    "between\n"
     "hosts: give --keys DIR (or TYTO_KEYS) to every program whose broker has a tcp endpoint.\n"
-    "A host needs its own roles' ROLE.key and broker.pub; the broker needs broker.key and all *.pub.\n";
+    "A host needs its own roles' ROLE.key and broker.pub; the broker needs broker.key and all "
+    "*.pub.\n";
 
 int cmd_keys(int argc, char **argv) {
     ty_err err = {0};

@@ -19,7 +19,7 @@
 enum { FILE_MAX = 1 << 16 };
 
 const char *const ty_key_role[TY_KEY_ROLES] = {"broker", "gateway",    "preprocess",
-                                       "vit",    "abstractor", "decoder"};
+                                               "vit",    "abstractor", "decoder"};
 
 static ty_status check_curve(ty_err *err) {
     if (zmq_has("curve")) return TY_OK;
@@ -105,7 +105,8 @@ static ty_status check_secret(const char *path, ty_err *err) {
     struct stat s;
     if (stat(path, &s) != 0)
         return ty_fail(err, errno == ENOENT ? TY_ENOTFOUND : TY_EIO, "%s: %s%s", path,
-                       strerror(errno), errno == ENOENT ? "; `tyto keys --out DIR` makes keys" : "");
+                       strerror(errno),
+                       errno == ENOENT ? "; `tyto keys --out DIR` makes keys" : "");
     if (s.st_mode & (S_IRWXO | S_IWGRP | S_IXGRP))
         return ty_fail(err, TY_EAUTH, "%s: its mode is %04o: others can read a secret; chmod 600",
                        path, (unsigned)(s.st_mode & 07777));
@@ -127,8 +128,8 @@ static ty_status each_line(const char *path, const char *role,
         line++;
         if (*p)
             st = is_key(p) ? add(ctx, role, p, err)
-                           : ty_fail(err, TY_EFORMAT, "%s: line %d is no key (40 characters of Z85)",
-                                     path, line);
+                           : ty_fail(err, TY_EFORMAT,
+                                     "%s: line %d is no key (40 characters of Z85)", path, line);
     }
     OPENSSL_cleanse(text, size);
     free(text);

@@ -161,7 +161,17 @@ static int next_stream_work(ty_worker *w, ty_job **jobs, int most) {
     return n;
 }
 
+static void count_pages(ty_worker *w) {
+    ty_stage_pages p = {0};
+    if (!w->stage->pages) return;
+    w->stage->pages(w->ctx, &p);
+    pthread_mutex_lock(&w->lock);
+    w->pages = p;
+    pthread_mutex_unlock(&w->lock);
+}
+
 static void compute_stream(ty_worker *w, ty_job **jobs, int most) {
+    count_pages(w);
     for (int n; (n = next_stream_work(w, jobs, most)) >= 0;) {
         submit_all(w, jobs, n);
         cancel_unwanted(w, false);
@@ -170,6 +180,7 @@ static void compute_stream(ty_worker *w, ty_job **jobs, int most) {
         pthread_mutex_unlock(&w->lock);
         /* A stage that has nothing to do for an open job gets no busy loop. */
         if (any && w->stage->step(w->ctx) == 0 && n == 0) usleep(1000);
+        count_pages(w);
     }
     /* Left in a hurry: the stage lets go of what is open, and nobody is answered. */
     for (bool any = true; any;) {

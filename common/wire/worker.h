@@ -42,6 +42,11 @@ ty_status ty_job_chunk(ty_job *j, Tyto__Chunk *chunk, ty_err *err);
 void ty_job_done(ty_job *j, Tyto__DecodeResult *decode);
 void ty_job_fail(ty_job *j, ty_status st, const char *text);
 
+/* Memory that the stage counts in pages: used by jobs, kept for later ones (free when needed), in all. */
+typedef struct {
+    uint32_t used, cached, total;
+} ty_stage_pages;
+
 typedef struct {
     const char *name; /* "vit" */
     /* Pure: computes n jobs (same contract) together; must close every one. */
@@ -52,6 +57,8 @@ typedef struct {
     int (*step)(void *ctx);
     /* The job is no longer wanted (client gone, deadline): the stage closes it with ty_job_fail(TY_ECANCELED). */
     void (*cancel)(void *ctx, ty_job *job);
+    /* Streaming, NULL = it counts none: asked after each step, told with the heartbeats. */
+    void (*pages)(void *ctx, ty_stage_pages *p);
 } ty_stage;
 
 typedef struct {

@@ -93,6 +93,7 @@ struct ty_worker {
     pthread_mutex_t lock;
     pthread_cond_t work; /* something for the compute thread */
     struct ty_job_list waiting, open;
+    ty_stage_pages pages;
     bool draining; /* SIGTERM: take no more */
     bool leave;    /* a second one, or a refusal: answer nothing more */
     bool finished; /* the compute thread is done: flush and go */

@@ -109,9 +109,24 @@ static void say_hello(ty_worker *w, ty_worker_link *l) {
     }
 }
 
-static void say_heartbeat(const ty_worker *w, ty_worker_link *l) {
+/* NULL: out of memory, or the stage counts none. */
+static Tyto__Pages *make_pages(ty_worker *w) {
+    Tyto__Pages *p = w->stage->pages ? ty_pb_new(&tyto__pages__descriptor) : NULL;
+    if (!p) return NULL;
+    pthread_mutex_lock(&w->lock);
+    p->used = w->pages.used;
+    p->cached = w->pages.cached;
+    p->total = w->pages.total;
+    pthread_mutex_unlock(&w->lock);
+    return p;
+}
+
+static void say_heartbeat(ty_worker *w, ty_worker_link *l) {
     Tyto__Heartbeat *h = ty_pb_new(&tyto__heartbeat__descriptor);
-    if (h) h->in_flight = w->credit[l - w->link].held;
+    if (h) {
+        h->in_flight = credit_of(w, l)->held;
+        h->pages = make_pages(w);
+    }
     say(l, TYTO__ENVELOPE__BODY_HEARTBEAT, h);
 }
 

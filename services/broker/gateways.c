@@ -98,6 +98,20 @@ static ty_status add_arithmetic(broker *b, const broker_queue *q, Tyto__StageSta
     return TY_OK;
 }
 
+/* Sums over the queue's workers; nothing when none of them counts. */
+static ty_status add_pages(broker *b, const broker_queue *q, Tyto__StageState *s) {
+    const broker_worker *w;
+    TAILQ_FOREACH(w, &b->workers, next) {
+        if (w->q != q || w->peer.lost || !w->counts_pages) continue;
+        if (!s->pages) s->pages = ty_pb_new(&tyto__pages__descriptor);
+        if (!s->pages) return TY_ENOMEM;
+        s->pages->used += w->pages_used;
+        s->pages->cached += w->pages_cached;
+        s->pages->total += w->pages_total;
+    }
+    return TY_OK;
+}
+
 static Tyto__StageState *stage_state(broker *b, const Tyto__Hop *hop) {
     Tyto__StageState *s = ty_pb_new(&tyto__stage_state__descriptor);
     if (!s) return NULL;
@@ -111,7 +125,7 @@ static Tyto__StageState *stage_state(broker *b, const Tyto__Hop *hop) {
     s->workers = (uint32_t)q->n_worker;
     s->queued = (uint32_t)q->n;
     s->in_flight = (uint32_t)q->n_in_flight;
-    if (add_arithmetic(b, q, s) == TY_OK) return s;
+    if (add_arithmetic(b, q, s) == TY_OK && add_pages(b, q, s) == TY_OK) return s;
     tyto__stage_state__free_unpacked(s, NULL);
     return NULL;
 }

@@ -4,9 +4,12 @@
 #include "common/wire/keys.h"
 #include "services/broker/broker.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+
+enum { LARGE_BYTES = 128 << 10 };
 
 static struct {
     broker_options broker;
@@ -68,6 +71,9 @@ int main(int argc, char **argv) {
         ty_error("%s", err.text);
         return st == TY_EINVAL ? 2 : 1;
     }
+    /* Frames of pictures and features come and go: their memory goes back to the system with them, which glibc
+     * would stop doing after it has freed a few. */
+    mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
     install_handlers();
     ty_info("gateways=%s workers=%s keys=%s heartbeat_ms=%d queue_limit=%d", opt.broker.gateways,
             opt.broker.workers, opt.broker.keys && *opt.broker.keys ? opt.broker.keys : "none",

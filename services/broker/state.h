@@ -64,6 +64,8 @@ typedef struct broker_worker {
     bool draining;
     struct broker_task_list tasks; /* in flight, oldest first */
     int n_task;
+    bool counts_pages; /* of its memory: of its last heartbeat */
+    uint32_t pages_used, pages_cached, pages_total;
 } broker_worker;
 
 typedef struct broker_gateway {

@@ -410,6 +410,14 @@ static void on_credit(broker *b, broker_worker *w, const Tyto__Credit *c) {
     broker_queue_count(b, w->q);
 }
 
+static void on_heartbeat(broker_worker *w, const Tyto__Heartbeat *h) {
+    w->counts_pages = h->pages != NULL;
+    if (!h->pages) return;
+    w->pages_used = h->pages->used;
+    w->pages_cached = h->pages->cached;
+    w->pages_total = h->pages->total;
+}
+
 /* The worker leaves and has not begun it. */
 static void on_handed_back(broker *b, broker_worker *w, const ty_message *m) {
     broker_task *t = find_task(w, m->env->dispatch);
@@ -435,7 +443,7 @@ void broker_worker_message(broker *b, ty_message **m) {
         return;
     }
     switch (c) {
-    case TYTO__ENVELOPE__BODY_HEARTBEAT: break;
+    case TYTO__ENVELOPE__BODY_HEARTBEAT: on_heartbeat(w, (*m)->env->heartbeat); break;
     case TYTO__ENVELOPE__BODY_RESULT: on_result(b, w, *m); break;
     case TYTO__ENVELOPE__BODY_ERROR: on_error(b, w, *m); break;
     case TYTO__ENVELOPE__BODY_CHUNK: on_chunk(b, w, m); break;

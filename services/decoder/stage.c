@@ -225,5 +225,13 @@ static void cancel(void *ctx, ty_job *job) {
     decoder_cancel(ctx, o->handle);
 }
 
+static void pages(void *ctx, ty_stage_pages *p) {
+    decoder_stats s;
+    decoder_get_stats(ctx, &s);
+    p->used = (uint32_t)s.pages_used;
+    p->cached = (uint32_t)s.pages_cached;
+    p->total = (uint32_t)s.pages_total;
+}
+
 const ty_stage decoder_stage = {
-    .name = "decoder", .submit = submit, .step = step, .cancel = cancel};
+    .name = "decoder", .submit = submit, .step = step, .cancel = cancel, .pages = pages};

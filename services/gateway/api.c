@@ -84,6 +84,7 @@ static void set_gauges(gateway *g) {
     ty_metric_reset(m->stage_workers);
     ty_metric_reset(m->stage_queued);
     ty_metric_reset(m->stage_in_flight);
+    ty_metric_reset(m->stage_pages);
     for (int i = 0; i < g->n_pipeline; i++)
         ty_metric_set(m->pipeline_ready, g->pipeline[i].ready, TY_LABELS(g->pipeline[i].info.name));
     for (int i = 0; i < g->n_link; i++) {

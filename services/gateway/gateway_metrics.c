@@ -81,6 +81,10 @@ static void make_states(gateway_metrics *m) {
                                        "model,stage,broker");
     m->stage_in_flight = ty_metrics_gauge(r, "tyto_stage_in_flight",
                                           "Tasks that are with the workers.", "model,stage,broker");
+    m->stage_pages = ty_metrics_gauge(r, "tyto_stage_pages",
+                                      "Pages of memory (decoder: of keys and values) by their use: "
+                                      "used, cached, or total.",
+                                      "model,stage,broker,use");
 }
 
 ty_status gateway_metrics_init(gateway_metrics *m) {
@@ -89,7 +93,7 @@ ty_status gateway_metrics_init(gateway_metrics *m) {
     make_requests(m);
     make_stages(m);
     make_states(m);
-    return m->stage_in_flight ? TY_OK : TY_ENOMEM;
+    return m->stage_pages ? TY_OK : TY_ENOMEM;
 }
 
 void gateway_metrics_clear(gateway_metrics *m) {
@@ -142,5 +146,11 @@ void gateway_metrics_pipeline(gateway_metrics *m, const char *broker,
         ty_metric_set(m->stage_workers, s->workers, labels);
         ty_metric_set(m->stage_queued, s->queued, labels);
         ty_metric_set(m->stage_in_flight, s->in_flight, labels);
+        if (!s->pages) continue;
+        ty_metric_set(m->stage_pages, s->pages->used, TY_LABELS(p->name, s->stage, broker, "used"));
+        ty_metric_set(m->stage_pages, s->pages->cached,
+                      TY_LABELS(p->name, s->stage, broker, "cached"));
+        ty_metric_set(m->stage_pages, s->pages->total,
+                      TY_LABELS(p->name, s->stage, broker, "total"));
     }
 }

@@ -12,7 +12,7 @@ typedef struct {
     ty_metric *stage_queue_s, *stage_compute_s, *stage_wire_s, *stage_batch, *stage_attempts,
         *stage_bytes, *cache_lookups, *cache_bytes;
     ty_metric *store_up, *broker_up, *pipeline_ready, *stage_workers, *stage_queued,
-        *stage_in_flight;
+        *stage_in_flight, *stage_pages;
 } gateway_metrics;
 
 ty_status gateway_metrics_init(gateway_metrics *m); /* TY_ENOMEM */

@@ -93,7 +93,8 @@ static void input_of_wrong_rank_or_type_is_refused(void **state) {
     assert_non_null(strstr(err.text, "i32"));
     path = file_with("x", TY_F32, 2, empty, six, false);
     assert_int_equal(ty_offline_open(&in, path, "x", 2, false, "tyto-y", &err), TY_ESHAPE);
-    assert_int_equal(ty_offline_open(&in, "/nonexistent", "x", 2, false, "tyto-y", &err), TY_ENOTFOUND);
+    assert_int_equal(ty_offline_open(&in, "/nonexistent", "x", 2, false, "tyto-y", &err),
+                     TY_ENOTFOUND);
 }
 
 static void dump_goes_into_the_file_and_keeps_the_first_failure(void **state) {

@@ -41,8 +41,14 @@ static int set_up(void **state) {
     workers_port = test_free_port();
     snprintf(gateways, sizeof(gateways), "tcp://127.0.0.1:%d", gateways_port);
     snprintf(workers, sizeof(workers), "tcp://127.0.0.1:%d", workers_port);
-    const char *argv[] = {test_bin("tyto-broker"), "--gateways", gateways, "--workers", workers,
-                          "--keys",                keys_dir,     NULL};
+    const char *argv[] = {test_bin("tyto-broker"),
+                          "--gateways",
+                          gateways,
+                          "--workers",
+                          workers,
+                          "--keys",
+                          keys_dir,
+                          NULL};
     broker = test_spawn((char *const *)(uintptr_t)argv, test_path("%s/broker.log", dir));
     zmq = ty_socket_context();
     return 0;
@@ -175,8 +181,7 @@ static void is_answered(const peer *p, bool accepted, ty_status status) {
     if (m->env->welcome->accepted != accepted)
         fail_msg("accepted is %d: %s", m->env->welcome->accepted,
                  m->env->welcome->error ? m->env->welcome->error->text : "");
-    if (!accepted)
-        assert_string_equal(m->env->welcome->error->status, ty_status_name(status));
+    if (!accepted) assert_string_equal(m->env->welcome->error->status, ty_status_name(status));
     ty_message_destroy(&m);
 }
 
@@ -373,9 +378,9 @@ static void whole_service_works_over_tcp_with_keys(void **state) {
                                              .broker_options = options,
                                              .gateway_options = options,
                                              .worker_options = options});
-    char *body = test_request("v1-micro", "What is this?",
-                              test_path("%s/images/photo_47.jpg", test_golden_dir()),
-                              "\"max_tokens\": 8");
+    char *body =
+        test_request("v1-micro", "What is this?",
+                     test_path("%s/images/photo_47.jpg", test_golden_dir()), "\"max_tokens\": 8");
     test_question q[4] = {{.body = body}, {.body = body}, {.body = body}, {.body = body}};
     test_ask_all(&f.api[0], q, 4);
     for (int i = 0; i < 4; i++) {
