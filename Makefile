@@ -99,7 +99,21 @@ $(OUT)/tests/%: $(OUT)/obj/tests/%.o $(SUPPORT_OBJ) $(OUT)/libtyto.a
 	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 $(OUT)/bench/%: $(OUT)/obj/bench/%.o $(OUT)/libtyto.a
 	@mkdir -p $(@D)
-	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS)
+
+# ---- make training: the trainer over MPI; ranks.c once more, in place of the one in libtyto.a ----
+$(OUT)/obj/training/ranks_mpi.o: training/ranks.c training/ranks.h $(OUT)/.flags
+	@mkdir -p $(@D)
+	@echo "  CC $< (MPI)"
+	@$(CC) $(CFLAGS) -DTYTO_MPI $(addprefix -isystem,$(patsubst -I%,%,$(filter -I%,$(shell mpicc --showme:compile)))) -c -o $@ $<
+$(OUT)/bin/tyto-train-mpi: $(OUT)/obj/training/main.o $(OUT)/obj/training/ranks_mpi.o $(OUT)/libtyto.a
+	@mkdir -p $(@D)
+	@echo "  LD $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ $(shell mpicc --showme:link) $(LDLIBS)
+.PHONY: training
+training: ## the trainer over MPI, build/bin/tyto-train-mpi (installs OpenMPI's packages)
+	@tools/setup libopenmpi-dev openmpi-bin
+	@$(MAKE) --no-print-directory $(OUT)/bin/tyto-train $(OUT)/bin/tyto-train-mpi
 
 include tests/tests.mk
 -include bench/bench.mk

@@ -5,7 +5,7 @@ GOLDEN_TESTS := $(filter $(OUT)/tests/golden/%,$(TESTS))
 # What the tests run as processes.
 TEST_NEEDS := all
 
-.PHONY: test unit golden test-asan test-tsan fuzz check lint test-clients test-page chaos test-llamacpp
+.PHONY: test unit golden test-training test-asan test-tsan fuzz check lint test-clients test-page chaos test-llamacpp
 test: setup ## everything, set-up included: unit, golden, wire, pipeline, fault and fuzz tests
 	@$(MAKE) --no-print-directory -j$$(nproc) $(TEST_NEEDS) $(TESTS)
 	@tests/run $(TESTS)
@@ -13,6 +13,8 @@ unit: $(UNIT) ## the unit tests alone
 	@tests/run $(UNIT)
 golden: all $(GOLDEN_TESTS) ## the golden tests; TYTO_GOLDEN_MODELS=DIR:DIR runs them over other golden sets
 	@tests/run $(GOLDEN_TESTS)
+test-training: training $(OUT)/tests/pipeline/test_train_ranks ## the trainer on 1, 2 and 4 MPI ranks (`make test` runs it where it is built)
+	@tests/run $(OUT)/tests/pipeline/test_train_ranks
 test-asan: ## every test under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory MODE=debug SAN=asan test
 test-tsan: ## every test under ThreadSanitizer

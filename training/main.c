@@ -177,6 +177,6 @@ int main(int argc, char **argv) {
             rc = 1;
         }
     }
-    ranks_close();
+    ranks_close(rc == 1);
     return rc;
 }

@@ -15,7 +15,8 @@ ty_status ranks_open(int *argc, char ***argv, ty_err *err) {
     if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &given) == MPI_SUCCESS) return TY_OK;
     return ty_fail(err, TY_EUNAVAILABLE, "MPI could not be started");
 }
-void ranks_close(void) {
+void ranks_close(bool failed) {
+    if (failed && ranks_size() > 1) MPI_Abort(MPI_COMM_WORLD, 1);
     MPI_Finalize();
 }
 int ranks_rank(void) {
@@ -70,7 +71,9 @@ ty_status ranks_open(int *argc, char ***argv, ty_err *err) {
     (void)argc, (void)argv, (void)err;
     return TY_OK;
 }
-void ranks_close(void) {}
+void ranks_close(bool failed) {
+    (void)failed;
+}
 int ranks_rank(void) {
     return 0;
 }

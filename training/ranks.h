@@ -11,11 +11,13 @@
 #include "common/base/err.h"
 #include "training/param.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Call first and last in main. */
 ty_status ranks_open(int *argc, char ***argv, ty_err *err);
-void ranks_close(void);
+/* failed: this rank ends with an error; the others are ended too, for they would wait for it for ever. */
+void ranks_close(bool failed);
 int ranks_rank(void);
 int ranks_size(void);
 

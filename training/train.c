@@ -38,8 +38,9 @@ typedef struct {
     int64_t steps;
     int accumulate; /* micro-batches of a step on this rank */
     char settings[2048];
-    int64_t reduced; /* elements [reduced, adapters) of the gradients are on their way */
-    int64_t adapters;
+    int64_t *piece; /* [n_piece + 1] falling bounds of the pieces in which gradients are added up */
+    int n_piece, sent;
+    int64_t adapters; /* where their elements begin, behind all others */
     train_log log;
 } trainer;
 
@@ -216,14 +217,47 @@ static ty_status save(trainer *t, ty_err *err) {
 
 /* ---- one step ---- */
 
+/* First element of the gradients of `first`, or of the next parameter behind it that trains. */
+static int64_t element_of(const trainer *t, const param *first) {
+    const param_set *s = &t->m->params;
+    int i = 0;
+    while (i < s->n && s->item[i] != first) i++;
+    while (i < s->n && !s->item[i]->grad) i++;
+    return i < s->n ? s->item[i]->grad - s->grads : t->adapters;
+}
+
+static void add_bound(trainer *t, const param *first) {
+    int64_t at = element_of(t, first);
+    if (at < t->piece[t->n_piece]) t->piece[++t->n_piece] = at;
+}
+
+/* A piece for each layer, from the last to the first, and what is left.  All ranks must add up the same
+ * pieces in the same order, whatever their own batch reached. */
+static ty_status cut_into_pieces(trainer *t, ty_err *err) {
+    const owl *m = t->m;
+    int layers = m->llm.n_layer + m->vit.n_layer + m->abstractor.n_layer;
+    t->piece = malloc(((size_t)layers + 2) * sizeof *t->piece);
+    if (!t->piece) return ty_fail(err, TY_ENOMEM, "no memory for %d layers", layers);
+    t->piece[0] = t->adapters;
+    for (int i = m->llm.n_layer - 1; i >= 0; i--)
+        add_bound(t, m->llm_layer[i].before_attention[0].w);
+    for (int i = m->abstractor.n_layer - 1; i >= 0 && m->version; i--)
+        add_bound(t, m->abstractor_layer[i].norm1.w);
+    for (int i = m->vit.n_layer - 1; i >= 0 && m->version; i--)
+        add_bound(t, m->vit_layer[i].before_attention.w);
+    if (t->piece[t->n_piece] > 0) t->piece[++t->n_piece] = 0;
+    return TY_OK;
+}
+
+static void send_down_to(trainer *t, int64_t at) {
+    for (; t->sent < t->n_piece && t->piece[t->sent + 1] >= at; t->sent++)
+        ranks_reduce(&t->m->params, t->piece[t->sent + 1], t->piece[t->sent]);
+}
+
 /* The gradients from `first` on are complete: off they go, while the backward goes on below. */
 static void complete(void *ctx, const param *first) {
     trainer *t = ctx;
-    if (!first->grad) return;
-    int64_t at = first->grad - t->m->params.grads;
-    if (at >= t->reduced) return;
-    ranks_reduce(&t->m->params, at, t->reduced);
-    t->reduced = at;
+    send_down_to(t, element_of(t, first));
 }
 
 static void share_touched(param_set *s) {
@@ -262,7 +296,7 @@ static ty_status gradients(trainer *t, gathered *g, ty_err *err) {
     ty_status st = TY_OK;
     float weight = (float)(1 / g->sum[2]);
     double total = 0;
-    t->reduced = t->adapters;
+    t->sent = 0;
     param_zero_grads(s);
     for (int i = 0; i < t->accumulate && st == TY_OK; i++) {
         double loss = 0;
@@ -273,7 +307,7 @@ static ty_status gradients(trainer *t, gathered *g, ty_err *err) {
             st = pass_run(&t->run, t->m, &g->micro[i]->batch, weight, true, &loss, err);
         total += loss;
     }
-    ranks_reduce(s, 0, t->reduced);
+    send_down_to(t, 0);
     ranks_reduce(s, t->adapters, s->n_value);
     ranks_reduced();
     if (ranks_size() > 1) share_touched(s);
@@ -397,6 +431,7 @@ static ty_status open_all(trainer *t, ty_err *err) {
     if (st == TY_OK) st = open_model(t, err);
     if (st == TY_OK) st = open_data(t, err);
     if (st == TY_OK) st = plan(t, err);
+    if (st == TY_OK) st = cut_into_pieces(t, err);
     if (st == TY_OK) st = go_on(t, err);
     if (st == TY_OK) st = open_loader(t, err);
     if (st == TY_OK && ranks_rank() == 0)
@@ -420,6 +455,7 @@ ty_status train(const train_config *c, ty_pool *pool, bool *finished, ty_err *er
     *finished = st == TY_OK && t.at.step >= t.steps;
     if (*finished) st = results(&t, err);
     train_log_close(&t.log);
+    free(t.piece);
     loader_close(&t.loader);
     pictures_close(&t.pictures);
     dataset_close(&t.data);

@@ -10,9 +10,10 @@
 #include <string.h>
 
 enum {
-    KC = 256,      /* a panel piece of 32 columns is 32 KiB: L1 */
-    NC = 512,      /* the packed piece of b is 512 KiB: half of L2 */
-    MC = 120,      /* rows of a packed at a time; a multiple of 12 and of 6 rows of a tile */
+    KC = 512, /* a panel piece of 32 columns is 64 KiB, a stream out of L2 */
+    NC = 256, /* the packed piece of b is 512 KiB: half of L2 */
+    MC = 120, /* rows of a packed at a time; a multiple of 12 and of 6 rows of a tile */
+    ROW = KC > NC ? KC : NC,
     LDA = KC + 16, /* rows away from multiples of 4 KiB */
     TASK_MACS = 1 << 17,
     TILE = TY_KERNEL_MAX_MR * TY_KERNEL_MAX_NR,
@@ -21,19 +22,19 @@ enum {
 typedef struct {
     float *b;    /* [NC / nr][KC][nr] */
     float *a;    /* [MC][LDA] */
-    float *row;  /* [KC] one widened row */
+    float *row;  /* [max(KC, NC)] one widened row */
     float *tile; /* what a kernel writes where a panel reaches past the block */
 } workspace;
 
 static const size_t B_FLOATS = (size_t)KC * NC, A_FLOATS = (size_t)MC * LDA;
 
 size_t ty_matmul_scratch(void) {
-    return (B_FLOATS + A_FLOATS + KC + TILE) * sizeof(float);
+    return (B_FLOATS + A_FLOATS + ROW + TILE) * sizeof(float);
 }
 
 static workspace place(void *scratch) {
     float *at = scratch;
-    return (workspace){at, at + B_FLOATS, at + B_FLOATS + A_FLOATS, at + B_FLOATS + A_FLOATS + KC};
+    return (workspace){at, at + B_FLOATS, at + B_FLOATS + A_FLOATS, at + B_FLOATS + A_FLOATS + ROW};
 }
 
 static int64_t least(int64_t a, int64_t b) {
@@ -104,16 +105,17 @@ static void pack_b_nk(const ty_matmul *m, int64_t n0, int64_t n, int64_t k0, int
     }
 }
 
+/* Row by row of what is stored, so that reading is a stream; the panels written lie in L2. */
 static void pack_b_kn(const ty_matmul *m, int64_t n0, int64_t n, int64_t k0, int64_t k, int nr,
                       const workspace *ws) {
-    for (int64_t p = 0; p < n; p += nr) {
-        float *panel = ws->b + p * k;
-        int64_t cols = least(nr, n - p);
-        for (int64_t t = 0; t < k; t++, panel += nr) {
-            const float *x = b_row(m, k0 + t, n0 + p, cols, ws->row);
-            for (int64_t j = 0; j < cols; j++) panel[j] = x[j];
-            for (int64_t j = cols; j < nr; j++) panel[j] = 0;
-        }
+    for (int64_t t = 0; t < k; t++) {
+        const float *x = b_row(m, k0 + t, n0, n, ws->row);
+        float *out = ws->b + t * nr;
+        int64_t p = 0;
+        for (; p + nr <= n; p += nr) memcpy(out + p * k, x + p, (size_t)nr * sizeof *x);
+        if (p == n) continue;
+        memcpy(out + p * k, x + p, (size_t)(n - p) * sizeof *x);
+        memset(out + p * k + n - p, 0, (size_t)(nr - n + p) * sizeof *x);
     }
 }
 
