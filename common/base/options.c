@@ -104,12 +104,13 @@ static int set(const ty_option *o, const char *text, const char *name);
 
 /* A list's variable: each item as if its flag were given. */
 static int set_list(const ty_option *o, const char *text) {
-    char *copy = keep(strlen(text) + 1), *save = NULL; /* the list borrows it */
+    size_t size = strlen(text) + 1;
+    char *copy = keep(size), *save = NULL; /* the list borrows it */
     if (!copy) {
         fprintf(stderr, "%s: out of memory\n", o->variable);
         return -1;
     }
-    strcpy(copy, text);
+    memcpy(copy, text, size);
     int rc = 0;
     for (char *p = strtok_r(copy, ",", &save); p && rc == 0; p = strtok_r(NULL, ",", &save))
         rc = set(o, p, o->variable);

@@ -129,10 +129,8 @@ bool ty_worker_cache_busy(const ty_worker *w) {
 }
 
 ty_job *ty_worker_cache_find(ty_worker *w, const ty_worker_link *l, uint64_t dispatch) {
-    ty_job *j = NULL;
-    if (!w->cache) return NULL;
-    TAILQ_FOREACH(j, &w->cache->looking, next)
-    if (j->link == l && j->task->env->dispatch == dispatch) break;
+    ty_job *j = w->cache ? TAILQ_FIRST(&w->cache->looking) : NULL;
+    while (j && (j->link != l || j->task->env->dispatch != dispatch)) j = TAILQ_NEXT(j, next);
     if (j) TAILQ_REMOVE(&w->cache->looking, j, next);
     return j;
 }

@@ -119,7 +119,8 @@ static void refresh_arithmetic(gateway *g, gateway_pipeline *p, ty_stage_kind k)
             }
         }
     }
-    if (all && strlen(all) < sizeof(p->arithmetic[k])) strcpy(p->arithmetic[k], all);
+    if (all && strlen(all) < sizeof(p->arithmetic[k]))
+        memcpy(p->arithmetic[k], all, strlen(all) + 1);
 }
 
 static void on_change(void *ctx, int index) {
