@@ -106,16 +106,18 @@ typedef struct {
     void *asking;
 } crowd;
 
-/* A service, the answers in peace, then 50 at once. */
-static crowd *crowd_begin(char *const *options) {
+/* A service, the answers in peace, then 50 at once.  Without the cache every picture is computed each time, so that
+ * there is something to lose. */
+static crowd *crowd_begin(char *const *options, bool cache) {
     crowd *c = calloc(1, sizeof(*c));
     char *all[16];
     int n = 0;
     assert_non_null(c);
     for (; options && options[n]; n++) all[n] = options[n];
-    /* every picture is computed each time: there is something to lose */
-    all[n++] = (char *)"--cache-url";
-    all[n++] = (char *)"none";
+    if (!cache) {
+        all[n++] = (char *)"--cache-url";
+        all[n++] = (char *)"none";
+    }
     all[n] = NULL;
     c->s = test_service_up(pipeline, all);
     ask_in_peace(&c->s, c->want);
@@ -172,7 +174,7 @@ static void check_attempts(const crowd *c, const char *stage) {
 static void all_are_answered_when_the_only_vit_and_decoder_are_killed(void **state) {
     (void)state;
     const victim victims[] = {{"vit.0", 200, 0}, {"decoder.0", 0, 1}};
-    crowd *c = crowd_begin(NULL);
+    crowd *c = crowd_begin(NULL, false);
     kill_in_the_crowd(c, victims, 2);
     check_all(c);
     check_attempts(c, "vit");
@@ -183,7 +185,8 @@ static void all_are_answered_when_the_only_vit_and_decoder_are_killed(void **sta
 static void all_are_answered_when_one_of_two_is_killed(void **state) {
     (void)state;
     const victim victims[] = {{"vit.1", 200, 0}, {"decoder.1", 0, 1}};
-    crowd *c = crowd_begin((char *[]){ARG("--vit"), ARG("2"), ARG("--decoder"), ARG("2"), NULL});
+    crowd *c =
+        crowd_begin((char *[]){ARG("--vit"), ARG("2"), ARG("--decoder"), ARG("2"), NULL}, false);
     kill_in_the_crowd(c, victims, 2);
     check_all(c);
     check_attempts(c, "vit");
@@ -195,8 +198,18 @@ static void all_are_answered_when_one_of_two_is_killed(void **state) {
 static void all_are_answered_when_the_broker_is_killed(void **state) {
     (void)state;
     const victim victims[] = {{"broker.0", 200, 0}};
-    crowd *c = crowd_begin(NULL);
+    crowd *c = crowd_begin(NULL, false);
     kill_in_the_crowd(c, victims, 1);
+    check_all(c);
+    crowd_end(c);
+}
+
+/* Lookups under way end as misses, and what was known is computed again. */
+static void all_are_answered_when_the_cache_is_killed(void **state) {
+    (void)state;
+    const victim victims[] = {{"redis.cache", 0, 1}, {"redis.cache", 0, 2}};
+    crowd *c = crowd_begin(NULL, true);
+    kill_in_the_crowd(c, victims, 2);
     check_all(c);
     crowd_end(c);
 }
@@ -206,6 +219,7 @@ int main(void) {
         cmocka_unit_test(all_are_answered_when_the_only_vit_and_decoder_are_killed),
         cmocka_unit_test(all_are_answered_when_one_of_two_is_killed),
         cmocka_unit_test(all_are_answered_when_the_broker_is_killed),
+        cmocka_unit_test(all_are_answered_when_the_cache_is_killed),
     };
     return cmocka_run_group_tests(tests, make_model, NULL);
 }
