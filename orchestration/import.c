@@ -32,7 +32,7 @@ typedef struct {
     ty_pool *pool;
     progress progress;
     outdir out;
-    const char *name; /* general.name */
+    const char *name; /* general.name of the decoder */
     const char *mode; /* --mode: over the checkpoint's; NULL = none */
     ty_layout layout[TY_STAGE_COUNT];
     ty_dtype *type[TY_STAGE_COUNT]; /* [layout.n] */
@@ -186,14 +186,13 @@ static ty_status set_decoder(const import *m, ty_gguf_writer *w, ty_err *err) {
     const ty_stage_kind k = TY_STAGE_DECODER;
     ty_status st = stage_file_set_family(w, stage_file_type(&m->layout[k], m->type[k]), s->family,
                                          s->vision ? s->abstractor.n_query + 1 : 0, err);
+    if (st == TY_OK) st = ty_gguf_set_str(w, "general.name", m->name, strlen(m->name), err);
     if (st == TY_OK) st = ty_layout_set_decoder(w, &s->decoder, err);
     return st == TY_OK ? vocab_set(w, &m->words, err) : st;
 }
 
 static ty_status set_metadata(void *ctx, ty_stage_kind stage, ty_gguf_writer *w, ty_err *err) {
     const import *m = ctx;
-    ty_status st = ty_gguf_set_str(w, "general.name", m->name, strlen(m->name), err);
-    if (st != TY_OK) return st;
     switch (stage) {
     case TY_STAGE_PREPROCESS: return ty_layout_set_preprocess(w, &m->src.preprocess, err);
     case TY_STAGE_VIT: return ty_layout_set_vit(w, &m->src.vit, err);

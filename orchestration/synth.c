@@ -243,6 +243,7 @@ static ty_status set_decoder(const synth *s, ty_gguf_writer *w, ty_err *err) {
     ty_status st =
         stage_file_set_family(w, stage_file_type(&s->layout[k], s->type[k]), family_name(s),
                               s->vision ? s->abstractor.n_query + 1 : 0, err);
+    if (st == TY_OK) st = ty_gguf_set_str(w, "general.name", s->name, strlen(s->name), err);
     if (st == TY_OK) st = ty_layout_set_decoder(w, &s->llm, err);
     return st == TY_OK ? vocab_set(w, &s->words, err) : st;
 }
@@ -252,8 +253,6 @@ static ty_status set_metadata(void *ctx, ty_stage_kind stage, ty_gguf_writer *w,
     ty_preprocess_dims clip = ty_layout_clip();
     clip.image_size = s->vit.image_size;
     if (s->v2) clip.mode = "resize";
-    ty_status st = ty_gguf_set_str(w, "general.name", s->name, strlen(s->name), err);
-    if (st != TY_OK) return st;
     switch (stage) {
     case TY_STAGE_PREPROCESS: return ty_layout_set_preprocess(w, &clip, err);
     case TY_STAGE_VIT: return ty_layout_set_vit(w, &s->vit, err);

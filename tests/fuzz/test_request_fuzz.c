@@ -27,8 +27,10 @@ static const char *const bodies[] = {
 enum { N_BODY = sizeof bodies / sizeof *bodies, BODY_MAX = 2048 };
 
 static const char *const tokens[] = {
-    "null", "true", "-1", "1e999", "{}",   "[]",   "\"\"",    "\"user\"", "\"\\u0000\"",
-    "0.5",  ",",    ":",  "\"n\"", "[[[[", "\xFF", "<image>", "\"stop\"", "18446744073709551616"};
+    "null",      "true",     "-1",           "1e999",   "{}",       "[]",
+    "\"\"",      "\"user\"", "\"\\u0000\"",  "0.5",     ",",        ":",
+    "\"n\"",     "[[[[",     "\xFF",         "<image>", "\"stop\"", "18446744073709551616",
+    "<|image|>", "</s>",     "\"vicuna_v1\""};
 
 /* A byte changed, dropped, doubled, a stretch cut or copied, or a token written over. */
 static size_t mutate(char *s, size_t len, unsigned *seed) {
@@ -52,10 +54,10 @@ static size_t mutate(char *s, size_t len, unsigned *seed) {
     }
 }
 
-static void render(const ty_chat_request *r) {
+static void render(const ty_chat_request *r, const char *family) {
     ty_buf out = ty_buf_make(1 << 16);
     ty_err err = {0};
-    ty_status st = ty_prompt_render(ty_prompt_form_of("mplug_owl_v1"), r, &out, &err);
+    ty_status st = ty_prompt_render(ty_prompt_form_of(family), r, &out, &err);
     if (st == TY_OK) assert_true(ty_utf8_is_valid(out.data ? out.data : "", out.len));
     assert_true(st == TY_OK || (st == TY_EINVAL && *err.text));
     ty_buf_clear(&out);
@@ -81,7 +83,8 @@ static void damaged_requests_are_read_or_refused(void **state) {
         free(exact);
         if (st == TY_OK) {
             read++;
-            render(&r);
+            render(&r, "mplug_owl_v1");
+            render(&r, "mplug_owl_v2");
             ty_chat_request_clear(&r);
             continue;
         }

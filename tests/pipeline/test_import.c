@@ -233,6 +233,23 @@ static void replace(const char *dir, const char *name, const void *data, size_t 
     assert_int_equal(ty_file_write_atomic(path, data, n, NULL), TY_OK);
 }
 
+/* A checkpoint of another name with the same weights, out of another container: the same vision stages,
+ * so that processes and caches are shared; the decoder has the name in it. */
+static void import_gives_the_same_stage_the_same_identity(void **state) {
+    (void)state;
+    const char *a = fresh_dir(), *b = fresh_dir();
+    ty_pipeline p, q;
+    for (int k = 0; k < 2; k++, v2 = !v2) {
+        must_import(golden("."), a, NULL);
+        must_import(copy_of_micro(), b, NULL);
+        assert_int_equal(ty_pipeline_load(&p, a, NULL), TY_OK);
+        assert_int_equal(ty_pipeline_load(&q, b, NULL), TY_OK);
+        for (int i = 0; i < TY_STAGE_DECODER; i++)
+            assert_string_equal(p.model_id[i], q.model_id[i]);
+        assert_string_not_equal(p.model_id[TY_STAGE_DECODER], q.model_id[TY_STAGE_DECODER]);
+    }
+}
+
 static void write_index(const char *dir, const char *map) {
     char json[256];
     snprintf(json, sizeof(json), "{\"weight_map\":%s}", map);
@@ -488,6 +505,7 @@ int main(void) {
         cmocka_unit_test(import_stores_the_type_it_is_told),
         cmocka_unit_test(import_says_which_rows_stay_f32),
         cmocka_unit_test(import_twice_gives_the_same_bytes_and_keeps_other_files),
+        cmocka_unit_test(import_gives_the_same_stage_the_same_identity),
         cmocka_unit_test(import_refuses_what_is_missing),
         cmocka_unit_test(import_refuses_other_models),
         cmocka_unit_test(import_names_a_tensor_that_is_missing_or_unknown),
