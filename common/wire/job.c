@@ -215,6 +215,19 @@ ty_status ty_job_chunk(ty_job *j, Tyto__Chunk *chunk, ty_err *err) {
     return TY_OK;
 }
 
+void ty_job_progress(ty_job *j, Tyto__Progress__State state) {
+    ty_message *m = j->abandoned ? NULL : ty_message_new();
+    Tyto__Progress *p = m ? ty_pb_new(&tyto__progress__descriptor) : NULL;
+    if (!p || ty_message_copy_ids(m, j->task) != TY_OK) {
+        if (p) tyto__progress__free_unpacked(p, NULL);
+        ty_message_destroy(&m); /* only a hint is lost */
+        return;
+    }
+    p->state = state;
+    ty_message_set_body(m, TYTO__ENVELOPE__BODY_PROGRESS, p);
+    ty_worker_post(j->w, j->link, j->epoch, m, false);
+}
+
 void ty_job_done(ty_job *j, Tyto__DecodeResult *decode) {
     ty_message *m = j->abandoned ? NULL : make_result(j, &decode);
     if (decode) tyto__decode_result__free_unpacked(decode, NULL);

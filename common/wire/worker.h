@@ -38,6 +38,8 @@ typedef struct {
 void ty_job_set_decode_timing(ty_job *j, const ty_decode_timing *t);
 /* Streaming: sends a chunk now (taken over; malloc'ed like all protobuf-c messages here). */
 ty_status ty_job_chunk(ty_job *j, Tyto__Chunk *chunk, ty_err *err);
+/* Streaming: tells the broker how far the job has come (Progress). */
+void ty_job_progress(ty_job *j, Tyto__Progress__State state);
 /* Close the job: exactly one of the two, then the job is gone.  decode: NULL for pure stages. */
 void ty_job_done(ty_job *j, Tyto__DecodeResult *decode);
 void ty_job_fail(ty_job *j, ty_status st, const char *text);

@@ -29,7 +29,10 @@ enum {
     BROKER_QUEUES_MAX = 256,   /* (stage, model) pairs */
     BROKER_HOPS_MAX = 8,
     BROKER_AFFINITY_TASKS = 4, /* more than others have, a worker may have and still be preferred */
-    BROKER_DEATHS_MAX = 3,     /* so many workers may die with a task before the task is blamed */
+    /* A worker's death is blamed on its tasks at their first step (or of which nothing is known), which share the
+     * blame.  A task that was alone in it three times is not tried again; a token of its answer clears it. */
+    BROKER_BLAME_ALONE = 4,
+    BROKER_BLAME_MAX = 12,
 };
 
 typedef struct broker_peer {
@@ -83,9 +86,10 @@ struct broker_task {
     ty_message *m;     /* the Task as the next dispatch sends it; env->attempt is that dispatch's */
     uint64_t dispatch; /* number of the last dispatch */
     int64_t queued_us; /* monotonic: when it came into the queue */
-    uint64_t waited_us;     /* there, until the last dispatch */
-    uint32_t first_attempt; /* of each hop */
-    int deaths; /* workers lost with it, one after the other, without a token of its answer */
+    uint64_t waited_us;          /* there, until the last dispatch */
+    uint32_t first_attempt;      /* of each hop */
+    Tyto__Progress__State state; /* with its worker */
+    int deaths, blame;           /* workers lost with it since its answer moved last */
 };
 
 typedef struct broker_affinity broker_affinity;

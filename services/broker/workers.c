@@ -59,13 +59,14 @@ static void tell_redispatched(const broker_task *t, const char *stage, const cha
 }
 
 /* A task goes back to the front of its queue; its frames are still here. */
-static void take_back(broker *b, const broker_worker *w, broker_task *t, bool died) {
+static void take_back(broker *b, const broker_worker *w, broker_task *t, int blame) {
     const Tyto__Hello *h = hello_of(w);
     ty_err err;
     broker_task_detach(t);
     t->m->env->attempt++;
-    if (died) t->deaths++;
-    if (t->deaths >= BROKER_DEATHS_MAX) {
+    t->deaths += blame > 0;
+    t->blame += blame;
+    if (t->blame >= BROKER_BLAME_MAX) {
         char text[120];
         snprintf(text, sizeof(text), "%d workers died with this task; it is not tried again",
                  t->deaths);
@@ -82,9 +83,24 @@ static void take_back(broker *b, const broker_worker *w, broker_task *t, bool di
     tell_redispatched(t, h->stage, h->worker);
 }
 
+static bool is_suspect(const broker_task *t) {
+    return t->state == TYTO__PROGRESS__STATE__BEGINS;
+}
+
+/* What a death adds to each suspect's blame: they share it.  Without suspects it is everybody's. */
+static int blame_of(const broker_task *t, int n_suspect) {
+    if (n_suspect == 0) return 1;
+    if (!is_suspect(t)) return 0;
+    return BROKER_BLAME_ALONE > n_suspect ? BROKER_BLAME_ALONE / n_suspect : 1;
+}
+
 /* Last one first, each to the front: the queue gets them in the order they had. */
 static void take_back_all(broker *b, broker_worker *w, bool died) {
-    for (broker_task *t; (t = TAILQ_LAST(&w->tasks, broker_task_list));) take_back(b, w, t, died);
+    broker_task *t;
+    int n_suspect = 0;
+    TAILQ_FOREACH(t, &w->tasks, next) n_suspect += is_suspect(t);
+    while ((t = TAILQ_LAST(&w->tasks, broker_task_list)))
+        take_back(b, w, t, died ? blame_of(t, n_suspect) : 0);
 }
 
 static void remove_worker(broker *b, broker_worker *w, const char *why, bool died) {
@@ -253,6 +269,7 @@ static void hand_over(broker_task *t, broker_worker *w) {
     broker_task_detach(t);
     t->q = q;
     t->owner = w;
+    t->state = TYTO__PROGRESS__STATE__BEGINS;
     TAILQ_INSERT_TAIL(&w->tasks, t, next);
     w->n_task++;
     q->n_in_flight++;
@@ -329,7 +346,7 @@ static void advance(broker *b, broker_task *t) {
     broker_task_detach(t);
     t->m->env->hop++;
     t->m->env->attempt = t->first_attempt;
-    t->deaths = 0;
+    t->deaths = t->blame = 0;
     ty_status st = broker_task_queue(b, t, false, false, &err);
     if (st != TY_OK) broker_task_fail(b, t, st, err.text, stage);
 }
@@ -376,6 +393,11 @@ static void on_error(broker *b, broker_worker *w, const ty_message *m) {
         ty_warn("worker=%s says %s: %s", hello_of(w)->worker, e->status, e->text);
 }
 
+static void on_progress(const broker_worker *w, const ty_message *m) {
+    broker_task *t = find_task(w, m->env->dispatch);
+    if (t) t->state = m->env->progress->state;
+}
+
 /* What goes to the gateway is forced on the worker that takes over, so that the stream goes on where it was,
  * whatever that one would have said.  The gateway has these tokens by then: its messages keep their order. */
 static void on_chunk(broker *b, const broker_worker *w, ty_message **m) {
@@ -389,7 +411,8 @@ static void on_chunk(broker *b, const broker_worker *w, ty_message **m) {
         broker_task_fail(b, t, st == TY_EFORMAT ? TY_EIO : st, err.text, hello_of(w)->stage);
         return;
     }
-    t->deaths = 0; /* it moves: what is lost from now on is not its fault */
+    t->state = TYTO__PROGRESS__STATE__MOVES;
+    t->deaths = t->blame = 0;
     broker_peer_tell(&t->gw->peer, *m);
     *m = NULL;
 }
@@ -421,7 +444,7 @@ static void on_heartbeat(broker_worker *w, const Tyto__Heartbeat *h) {
 /* The worker leaves and has not begun it. */
 static void on_handed_back(broker *b, broker_worker *w, const ty_message *m) {
     broker_task *t = find_task(w, m->env->dispatch);
-    if (t) take_back(b, w, t, false);
+    if (t) take_back(b, w, t, 0);
 }
 
 static void on_stranger(broker *b, ty_message **m) {
@@ -448,6 +471,7 @@ void broker_worker_message(broker *b, ty_message **m) {
     case TYTO__ENVELOPE__BODY_ERROR: on_error(b, w, *m); break;
     case TYTO__ENVELOPE__BODY_CHUNK: on_chunk(b, w, m); break;
     case TYTO__ENVELOPE__BODY_CREDIT: on_credit(b, w, (*m)->env->credit); break;
+    case TYTO__ENVELOPE__BODY_PROGRESS: on_progress(w, *m); break;
     case TYTO__ENVELOPE__BODY_HANDED_BACK: on_handed_back(b, w, *m); break;
     case TYTO__ENVELOPE__BODY_GOODBYE: remove_worker(b, w, "goodbye", false); break;
     default:

@@ -341,6 +341,7 @@ static batch gather(decoder *d) {
         task *t = d->live[i];
         if (t->phase != TASK_PREFILL) continue;
         if (t->n_done == 0) {
+            task_tell(t, DECODER_BEGINS);
             task_reuse(t, d->prefix);
             d->prompt_rows_reused += t->n_cached;
         }
@@ -414,12 +415,21 @@ static void close_complete(decoder *d) {
         if (d->live[i]->complete) task_succeed(d->live[i]);
 }
 
+/* Before the forward pass: if the process dies in it, they had no part in that. */
+static void tell_who_waits(decoder *d) {
+    for (task *t = d->queue; t; t = t->next) task_tell(t, DECODER_WAITS);
+    for (int i = 0; i < d->n_live; i++)
+        if (d->live[i]->phase == TASK_PREFILL && d->live[i]->n_done == 0)
+            task_tell(d->live[i], DECODER_WAITS);
+}
+
 int decoder_step(decoder *d) {
     d->stepping = true;
     check_deadlines(d);
     admit(d);
     close_complete(d);
     batch b = gather(d);
+    tell_who_waits(d);
     if (b.n_span > 0) {
         ty_err err = {0};
         ty_status st = llama_forward(d->model, d->kv, d->span, b.n_span, d->logits, NULL, &err);

@@ -70,6 +70,13 @@ typedef struct {
     double flops;
 } decoder_result;
 
+/* How far a request has come, for who must know what a crash may be due to. */
+typedef enum {
+    DECODER_BEGINS, /* its first step comes now */
+    DECODER_WAITS,  /* it is left out of the step that comes */
+    DECODER_MOVES, /* its first step is over, and there is no token to show it: a search with beams */
+} decoder_progress;
+
 /* Callbacks; ctx as given.  on_token: one call per new token in order (forced ones are not new, index counts
  * them), with the text that became certain (whole UTF-8 characters; may be empty); with beams there is a
  * single burst at the end.
@@ -79,6 +86,8 @@ typedef struct {
     void (*on_token)(void *ctx, const decoder_token *token, int index, const char *text,
                      size_t len);
     void (*on_done)(void *ctx, ty_status st, const decoder_result *result, const ty_err *err);
+    /* May be NULL.  DECODER_BEGINS only after DECODER_WAITS; it must not cancel. */
+    void (*on_progress)(void *ctx, decoder_progress p);
 } decoder_sink;
 
 typedef struct {

@@ -84,6 +84,14 @@ static void send_token(void *ctx, const decoder_token *t, int index, const char 
     if (o->failed) decoder_cancel(o->d, o->handle); /* calls finish: o is gone */
 }
 
+static void send_progress(void *ctx, decoder_progress p) {
+    static const Tyto__Progress__State state[] = {[DECODER_BEGINS] = TYTO__PROGRESS__STATE__BEGINS,
+                                                  [DECODER_WAITS] = TYTO__PROGRESS__STATE__WAITS,
+                                                  [DECODER_MOVES] = TYTO__PROGRESS__STATE__MOVES};
+    const open_job *o = ctx;
+    ty_job_progress(o->job, state[p]);
+}
+
 /* ---- the end ---- */
 
 static Tyto__DecodeResult *make_result(const decoder_result *r) {
@@ -189,11 +197,13 @@ static ty_status start(decoder *d, ty_job *job, open_job *o, ty_err *err) {
         return ty_fail(err, TY_EINVAL, "%zu tokens are forced, the context holds %d",
                        env->task->decode->n_forced, decoder_context(d));
     }
-    decoder_request r = {.request = &request,
-                         .forced = env->task->decode->forced,
-                         .n_forced = (int)env->task->decode->n_forced,
-                         .deadline_unix_us = ty_job_deadline_unix_us(job),
-                         .sink = {.ctx = o, .on_token = send_token, .on_done = finish}};
+    decoder_request r = {
+        .request = &request,
+        .forced = env->task->decode->forced,
+        .n_forced = (int)env->task->decode->n_forced,
+        .deadline_unix_us = ty_job_deadline_unix_us(job),
+        .sink = {
+            .ctx = o, .on_token = send_token, .on_done = finish, .on_progress = send_progress}};
     st = take_pictures(d, job, &visual, &r, err);
     if (st == TY_OK) st = decoder_submit(d, &r, &o->handle, err);
     free(visual);

@@ -217,6 +217,12 @@ void task_destroy(task **tt, kv_pool *kv) {
     *tt = NULL;
 }
 
+void task_tell(task *t, decoder_progress p) {
+    if (t->progress == p) return;
+    t->progress = p;
+    if (t->sink.on_progress) t->sink.on_progress(t->sink.ctx, p);
+}
+
 /* ---- the prefix index ---- */
 
 void task_reuse(task *t, prefix_index *x) {
@@ -361,6 +367,7 @@ ty_status task_advance(task *t, const task_env *env, kv_pool *kv, float *logits,
                        "the model gave logits that are not finite numbers after %d tokens",
                        t->seen.n - 1);
     t->phase = TASK_DECODE;
+    if (t->beam) task_tell(t, DECODER_MOVES);
     return t->beam ? advance_beams(t, env, kv, logits, done, err)
                    : advance_one(t, env, logits, done, err);
 }

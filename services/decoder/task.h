@@ -50,8 +50,8 @@ struct task {
     ty_beam *beam; /* NULL with one beam */
     ty_ids seen;   /* bos and the new tokens: what repetition rules look at (NOTES §8) */
     answer *answer;
-    bool
-        complete; /* there is nothing to compute: no tokens are wanted, or the forced ones are all */
+    decoder_progress progress; /* what was told of it */
+    bool complete; /* nothing to compute: no tokens are wanted, or the forced ones are all */
     decoder_finish finish;
     double score;
 
@@ -80,6 +80,9 @@ void task_leave(task *t, prefix_index *x);
  * num_beams).  Returns the number of spans. */
 int task_prefill_span(task *t, int most, llama_span *span);
 int task_decode_spans(task *t, llama_span *span);
+
+/* Tells the sink, once for each change. */
+void task_tell(task *t, decoder_progress p);
 
 /* Takes the logits of its last spans ([n_live, V], changed in place), calls on_token.  *done: the answer is
  * complete.  Fails: TY_EINTERNAL (logits that are no numbers), TY_ENOMEM. */

@@ -11,7 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BACKOFF_US = 200 * 1000, NO_LINK_RETRY_US = 50 * 1000, POISON_ATTEMPTS = 3 };
+enum {
+    BACKOFF_US = 200 * 1000,
+    NO_LINK_RETRY_US = 50 * 1000,
+    POISON_ATTEMPTS = 3,
+    LINKS_LOST_MAX = 20
+};
 
 typedef enum {
     IDLE,    /* waits for others: a copy for its picture, the decode task for the visual tokens */
@@ -28,6 +33,7 @@ typedef struct {
     int same_as;        /* an earlier part with the same picture, or -1 */
     int link, sends;
     int tries;                    /* sends since its answer moved last, that one included */
+    int links_lost;               /* since then: they are no try of the part's own */
     uint32_t generation, attempt; /* of the last send; the highest seen */
     uint32_t attempt_moved;       /* the one before that in which its answer moved last */
     int64_t due_us, heard_us;
@@ -297,9 +303,14 @@ static void again(ask *a, int i, ty_status st, const char *stage, const char *te
             ty_status_name(st), stage, text);
     p->state = DUE;
     p->due_us = ty_now_us() + (st == TY_EUNAVAILABLE || st == TY_EOVERLOAD
-                                   ? (int64_t)BACKOFF_US << (2 * (p->tries - 1))
+                                   ? (int64_t)BACKOFF_US << (2 * (p->tries > 0 ? p->tries - 1 : 0))
                                    : 0);
     a->opt.sink.on_event(a->opt.sink.ctx, ASK_RESENT, stage);
+}
+
+/* That send failed for no fault of the part: its broker went away, or has just come. */
+static void forgive(part *p) {
+    if (p->links_lost++ < LINKS_LOST_MAX) p->tries--;
 }
 
 static void send_due(ask *a) {
@@ -318,8 +329,10 @@ void ask_start(ask *a) {
 
 void ask_link_lost(ask *a, int link) {
     for (int i = 0; i <= a->n_pictures && !a->finished; i++)
-        if (a->part[i].state == SENT && a->part[i].link == link)
+        if (a->part[i].state == SENT && a->part[i].link == link) {
+            forgive(&a->part[i]);
             again(a, i, TY_EUNAVAILABLE, "", "the broker that had it does not answer");
+        }
 }
 
 /* What an answer that did not come in time waits for. */
@@ -454,6 +467,7 @@ static void on_chunk(ask *a, const Tyto__Chunk *c) {
         return;
     }
     p->tries = 1;
+    p->links_lost = 0;
     p->attempt_moved = p->attempt - 1;
     for (size_t i = had - c->first; i < c->n_tokens && !a->finished; i++)
         a->opt.sink.on_token(a->opt.sink.ctx, c->tokens[i]);
@@ -467,6 +481,7 @@ static void on_error(ask *a, int i, const Tyto__Error *e) {
      * broke so many workers is not given to more of them. */
     bool poison =
         st == TY_EINTERNAL && a->part[i].attempt - a->part[i].attempt_moved >= POISON_ATTEMPTS;
+    if (st == TY_EUNAVAILABLE && !*e->stage) forgive(&a->part[i]);
     if (ty_status_transient(st) && st != TY_ETIMEOUT && !poison) {
         again(a, i, st, e->stage, e->text);
         send_due(a);

@@ -147,14 +147,28 @@ typedef struct {
 typedef struct {
     test_question *q;
     http_sse sse;
-    ty_buf text;
+    ty_buf text, logprobs;
 } listener;
 
-static void take_json(test_question *q, ty_buf *text, const json_t *reply, const char *where) {
+static void take_logprobs(ty_buf *out, const json_t *choice) {
+    json_t *entries = json_object_get(json_object_get(choice, "logprobs"), "content"), *e;
+    size_t i;
+    json_array_foreach(entries, i, e) {
+        (void)ty_buf_printf(out, "%s %.9g\n", json_string_value(json_object_get(e, "token")),
+                            json_real_value(json_object_get(e, "logprob")));
+    }
+}
+
+static void take_json(listener *l, const json_t *reply, const char *where) {
+    test_question *q = l->q;
     const json_t *choice = json_array_get(json_object_get(reply, "choices"), 0);
     const char *piece =
         json_string_value(json_object_get(json_object_get(choice, where), "content"));
-    if (piece) (void)ty_buf_puts(text, piece);
+    if (piece && *piece) {
+        (void)ty_buf_puts(&l->text, piece);
+        q->pieces++;
+    }
+    take_logprobs(&l->logprobs, choice);
     if (json_is_string(json_object_get(choice, "finish_reason"))) q->finishes++;
     const char *id = json_string_value(json_object_get(reply, "conversation"));
     if (id) snprintf(q->conversation, sizeof(q->conversation), "%s", id);
@@ -168,7 +182,7 @@ static void take_json(test_question *q, ty_buf *text, const json_t *reply, const
 static void on_event(void *ctx, const char *data, size_t len) {
     listener *l = ctx;
     json_t *chunk = json_loadb(data, len, 0, NULL);
-    take_json(l->q, &l->text, chunk, "delta");
+    take_json(l, chunk, "delta");
     if (json_object_get(chunk, "error") && !l->q->raw) l->q->raw = strdup(data);
     json_decref(chunk);
 }
@@ -184,7 +198,7 @@ static void ask(const char *url, test_question *q) {
     http_reply reply;
     ty_err err = {0};
     bool streamed = strstr(q->body, "\"stream\": true") != NULL;
-    listener l = {.q = q, .text = ty_buf_make(1 << 24)};
+    listener l = {.q = q, .text = ty_buf_make(1 << 24), .logprobs = ty_buf_make(1 << 24)};
     l.sse = (http_sse){.line = ty_buf_make(1 << 24), .on_event = on_event, .ctx = &l};
     snprintf(path, sizeof(path), "%s/v1/chat/completions", url);
     http_call call = {.url = path, .body = q->body, .timeout_ms = ANSWER_MS, .ctx = &l};
@@ -193,13 +207,15 @@ static void ask(const char *url, test_question *q) {
     q->status = st == TY_OK ? reply.status : 0;
     if (st == TY_OK && reply.status == 200 && !streamed) {
         json_t *whole = json_loadb(reply.body.data, reply.body.len, 0, NULL);
-        take_json(q, &l.text, whole, "message");
+        take_json(&l, whole, "message");
         json_decref(whole);
     } else if (st != TY_OK || reply.status != 200) {
         q->raw = strdup(st != TY_OK ? err.text : reply.body.data ? reply.body.data : "");
     }
     q->text = ty_buf_take(&l.text);
+    q->logprobs = ty_buf_take(&l.logprobs);
     ty_buf_clear(&l.text);
+    ty_buf_clear(&l.logprobs);
     ty_buf_clear(&l.sse.line);
     ty_buf_clear(&reply.body);
     q->done = true;
@@ -239,6 +255,7 @@ void test_ask_all(const test_service *s, test_question *q, int n) {
 
 void test_question_clear(test_question *q) {
     free(q->text);
+    free(q->logprobs);
     free(q->raw);
     json_decref(q->timings);
     *q = (test_question){.body = q->body};

@@ -40,11 +40,13 @@ typedef struct {
     const char *body;      /* request JSON */
     int status;            /* HTTP; 0 = no reply */
     char *text;            /* the answer, put together when it was streamed */
+    char *logprobs;        /* "token logprob\n" of each that came, in order; "" = none */
     json_t *timings;       /* receipt */
     int finishes;          /* finish reasons that came: exactly 1 in an ordinary answer */
     char *raw;             /* the reply's body when it is no answer */
     char conversation[64]; /* its id, when the answer names one */
-    bool done;             /* for who looks on while others still run */
+    int pieces;            /* texts that came so far, and */
+    bool done;             /* whether all has come: for who looks on while others still run */
 } test_question;
 
 /* Asks all at once, a thread each, all set off together; joins them. */

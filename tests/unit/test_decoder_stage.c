@@ -12,6 +12,7 @@
 #define ty_job_set_flops         fake_job_set_flops
 #define ty_job_set_decode_timing fake_job_set_decode_timing
 #define ty_job_chunk             fake_job_chunk
+#define ty_job_progress          fake_job_progress
 #define ty_job_done              fake_job_done
 #define ty_job_fail              fake_job_fail
 #include "services/decoder/stage.c"
@@ -35,6 +36,8 @@ struct ty_job {
     int n_done, n_chunk, fail_chunk; /* fail_chunk: the n-th chunk cannot be sent; -1 never */
     ty_status st;
     char error[512], streamed[4096];
+    Tyto__Progress__State told[8];
+    int n_told;
     uint32_t next_token;
     ty_decode_timing timing;
     size_t pieces;
@@ -81,6 +84,11 @@ ty_status ty_job_chunk(ty_job *j, Tyto__Chunk *c, ty_err *err) {
     bool fails = j->n_chunk++ == j->fail_chunk;
     tyto__chunk__free_unpacked(c, NULL);
     return fails ? ty_fail(err, TY_ENOMEM, "no") : TY_OK;
+}
+void ty_job_progress(ty_job *j, Tyto__Progress__State state) {
+    assert_int_equal(j->n_done, 0);
+    assert_int_equal(j->n_chunk, 0);
+    j->told[j->n_told++ % 8] = state;
 }
 void ty_job_done(ty_job *j, Tyto__DecodeResult *r) {
     j->n_done++;
@@ -170,6 +178,29 @@ static void jobs_at_once_share_batches(void **state) {
         assert_string_equal(j[i]->streamed, j[0]->streamed);
     }
     for (int i = 0; i < 8; i++) free_job(j[i]);
+}
+
+/* The default is 64 rows: some jobs wait, and say so; the others have nothing to say. */
+static void jobs_that_wait_say_so(void **state) {
+    (void)state;
+    enum { JOBS = 70 };
+    static ty_job *j[JOBS];
+    int waited = 0;
+    for (int i = 0; i < JOBS; i++) {
+        j[i] = new_job("Hello there", 0);
+        decoder_stage.submit(d, j[i]);
+    }
+    run_all();
+    for (int i = 0; i < JOBS; i++) {
+        assert_true(j[i]->n_told == 0 || j[i]->n_told == 2);
+        if (j[i]->n_told == 0) continue;
+        assert_int_equal(j[i]->told[0], TYTO__PROGRESS__STATE__WAITS);
+        assert_int_equal(j[i]->told[1], TYTO__PROGRESS__STATE__BEGINS);
+        waited++;
+    }
+    assert_int_equal(j[0]->n_told, 0);
+    assert_in_range(waited, JOBS - 64, JOBS - 1);
+    for (int i = 0; i < JOBS; i++) free_job(j[i]);
 }
 
 static void logprobs_come_with_pieces(void **state) {
@@ -274,6 +305,8 @@ static void beams_give_their_answer_in_the_result_alone(void **state) {
     run_all();
     if (!j->result) fail_msg("%s", j->error);
     assert_int_equal(j->n_chunk, 0);
+    assert_int_equal(j->n_told, 1); /* it has no token to show that it moves */
+    assert_int_equal(j->told[0], TYTO__PROGRESS__STATE__MOVES);
     assert_int_equal(j->result->n_ids, 6);
     assert_true(strlen(j->result->text) > 0);
     free_job(j);
@@ -330,6 +363,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_job_streams_and_ends_with_the_whole_answer),
         cmocka_unit_test(jobs_at_once_share_batches),
+        cmocka_unit_test(jobs_that_wait_say_so),
         cmocka_unit_test(logprobs_come_with_pieces),
         cmocka_unit_test(bad_jobs_fail_with_the_reason),
         cmocka_unit_test(a_task_of_another_kind_fails),
