@@ -23,10 +23,21 @@
 static const char BEGIN[] = SHOW
     "local create, model, lease, lease_ms, max_bytes, max_count, holder = ARGV[4] == '1', "
     "ARGV[5], ARGV[6], num(ARGV[7]), num(ARGV[8]), num(ARGV[9]), ARGV[10]\n"
+    "local key, digest, was = ARGV[11], ARGV[12], false\n"
+    "if key ~= '' then was = redis.call('GET', mine .. ':key:' .. key) end\n"
+    "if was then\n"
+    "  local c, n, d = string.match(was, '^(%S+) (%d+) (%S*)$')\n"
+    "  if d ~= digest then\n"
+    "    return no('EINVAL', 'the Idempotency-Key came with another request before')\n"
+    "  end\n"
+    "  if redis.call('EXISTS', 'tyto:conv:' .. c) == 1 then\n"
+    "    return {'OK', info(c), redis.call('LRANGE', 'tyto:conv:' .. c .. ':turns', 0, n - 1), 1}\n"
+    "  end\n"
+    "end\n"
     "local there = redis.call('EXISTS', conv) == 1\n"
     "local again = there and is_mine(id) and get(id, 'lease') == lease\n"
     "local more = 0\n"
-    "for i = 11, #ARGV, 2 do\n"
+    "for i = 13, #ARGV, 2 do\n"
     "  if redis.call('SISMEMBER', conv .. ':pics', ARGV[i]) == 0 then more = more + num(ARGV[i + "
     "1]) end\n"
     "end\n"
@@ -62,11 +73,14 @@ static const char RENEW[] =
 static const char COMMIT[] =
     "local lease, model, title, max_bytes, max_count, n_turn, n_pic = ARGV[4], ARGV[5], ARGV[6], "
     "num(ARGV[7]), num(ARGV[8]), num(ARGV[9]), num(ARGV[10])\n"
-    "local turns_at, pics_at = 10, 10 + n_turn\n"
+    "local key, digest, turns_at, pics_at = ARGV[11], ARGV[12], 12, 12 + n_turn\n"
     "if not is_there() then return not_there() end\n"
     "if get(id, 'done') == lease then return {'OK', num(get(id, 'version'))} end\n"
     "if get(id, 'lease') ~= lease then\n"
     "  return no('ECANCELED', 'the turn took too long: another one was begun in between')\n"
+    "end\n"
+    "if key ~= '' and redis.call('EXISTS', mine .. ':key:' .. key) == 1 then\n"
+    "  return no('EEXIST', 'a request with the same Idempotency-Key was answered meanwhile')\n"
     "end\n"
     "local more = 0\n"
     "for i = 1, n_turn do more = more + #ARGV[turns_at + i] end\n"
@@ -88,6 +102,10 @@ static const char COMMIT[] =
     "redis.call('HINCRBY', conv, 'turns', n_turn)\n"
     "redis.call('HSET', conv, 'updated', now, 'model', model, 'done', lease)\n"
     "if get(id, 'title') == '' then redis.call('HSET', conv, 'title', title) end\n"
+    "if key ~= '' then\n"
+    "  redis.call('SET', mine .. ':key:' .. key, id .. ' ' .. get(id, 'turns') .. ' ' .. digest, "
+    "'EX', 86400)\n"
+    "end\n"
     "free_lease(id)\n"
     "keep(id)\n"
     "return {'OK', redis.call('HINCRBY', conv, 'version', 1)}\n";
@@ -202,6 +220,8 @@ ty_status ty_conversation_begin(ty_store_command *c, const ty_conversation_turn 
     ty_script_number(c, p->owner_max_bytes, &st);
     ty_script_number(c, p->owner_max_count, &st);
     ty_script_text(c, t->holder, &st);
+    ty_script_text(c, t->key, &st);
+    ty_script_text(c, t->digest, &st);
     for (int i = 0; i < t->n_pic; i++) {
         ty_script_text(c, t->pics[i].sha256, &st);
         ty_script_number(c, (int64_t)t->pics[i].size, &st);
@@ -226,6 +246,8 @@ ty_status ty_conversation_commit(ty_store_command *c, const ty_conversation_turn
     ty_script_number(c, p->owner_max_count, &st);
     ty_script_number(c, t->n_turn, &st);
     ty_script_number(c, t->n_pic, &st);
+    ty_script_text(c, t->key, &st);
+    ty_script_text(c, t->digest, &st);
     for (int i = 0; i < t->n_turn; i++) ty_script_text(c, t->turns[i], &st);
     for (int i = 0; i < t->n_pic; i++) {
         ty_script_text(c, t->pics[i].sha256, &st);
@@ -317,7 +339,9 @@ ty_status ty_conversation_read(const redisReply *r, json_t **out, ty_err *err) {
     if (st != TY_OK) return st;
     json_t *info = info_of(r->element[1]);
     json_t *turns = turns_of(r->element[2]);
-    if (!info || !turns || json_object_set(info, "turns", turns) != 0) {
+    bool done = r->elements > 3;
+    if (!info || !turns || json_object_set(info, "turns", turns) != 0 ||
+        (done && json_object_set_new(info, "done", json_true()) != 0)) {
         json_decref(info);
         info = NULL;
         st = ty_fail(err, TY_EINTERNAL, "a conversation in Redis cannot be read");

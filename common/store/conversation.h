@@ -38,6 +38,8 @@ typedef struct {
     const char *holder; /* begin: the gateway's name, the same over restarts */
     bool create;        /* begin: a new conversation */
     const char *model;  /* whose answer it is: the next turn's default */
+    /* begin, commit: names the request, and says what it was (no blanks); NULL = neither */
+    const char *key, *digest;
     const ty_conversation_picture
         *pics; /* that the turn brings; begin looks at their sizes alone */
     int n_pic;
@@ -50,7 +52,8 @@ typedef struct {
  * Begin a turn.  create: a new conversation (TY_EEXIST if it is there), else one of this owner
  * (TY_ENOTFOUND).  TY_ELIMIT: the pictures would be over the owner's bytes, or a new one over his count.  A new
  * conversation is seen by nobody, and goes with its lease, until its first commit.
- * Reply (ty_conversation_read): the conversation with all its turns.
+ * Reply (ty_conversation_read): the conversation with all its turns.  When a request of this key was committed within a
+ * day: that conversation up to that turn, with "done": true, and no lease; TY_EINVAL when its digest is another.
  */
 ty_status ty_conversation_begin(ty_store_command *c, const ty_conversation_turn *t,
                                 const ty_store_policy *p, ty_err *err);
@@ -58,7 +61,7 @@ ty_status ty_conversation_begin(ty_store_command *c, const ty_conversation_turn 
 ty_status ty_conversation_renew(ty_store_command *c, const ty_conversation_turn *t, ty_err *err);
 /*
  * Commit: appends turns and pictures, gives up the lease.  TY_ECANCELED when the lease was lost; TY_ELIMIT over the
- * owner's bytes or count (nothing is stored, the lease stays); TY_ENOTFOUND when it was deleted.  Reply
+ * owner's bytes or count (nothing is stored, the lease stays); TY_ENOTFOUND when it was deleted; TY_EEXIST when its key was committed meanwhile.  Reply
  * (ty_store_read_done): the new version.
  */
 ty_status ty_conversation_commit(ty_store_command *c, const ty_conversation_turn *t,

@@ -13,6 +13,7 @@
  *   conv:ID:pics       set     SHA-256 of its pictures
  *   pic:SHA            string  a picture file's bytes;   pic:SHA:refs  set of conversation ids and "file:OWNER"
  *   owner:OWNER        zset    conversation ids by `updated`;  owner:OWNER:bytes  what they and the files hold
+ *   owner:OWNER:key:K  string  the conversation, its turns then, and the digest of a request with an idempotency key
  *   owner:OWNER:files  zset    SHA-256 of uploaded files by last use;  owner:OWNER:file:SHA  hash name, purpose, created, bytes
  * All of a conversation's keys expire ttl_s after its last use, its pictures with the last that shows them.
  * The keys are made inside the scripts: one server, no cluster.

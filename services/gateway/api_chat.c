@@ -20,6 +20,8 @@
 #include <string.h>
 #include <time.h>
 
+enum { KEY_MAX = 255 };
+
 static chat *chat_create(gateway *g, http_call *call) {
     chat *c = calloc(1, sizeof(*c));
     if (!c) return NULL;
@@ -350,6 +352,10 @@ static void on_begun(void *ctx, json_t *conversation, const ty_err *why) {
         return;
     }
     c->receipt.loaded_us = ty_now_us();
+    if (json_is_true(json_object_get(conversation, "done"))) {
+        chat_replay(c, conversation);
+        return;
+    }
     if (!turn_is_new(c->turn)) {
         const json_t *turns = json_object_get(conversation, "turns");
         ty_chat_request_clear(&c->request);
@@ -385,7 +391,9 @@ static void begin_turn(chat *c) {
                       .mark = c->g->life,
                       .owner = c->owner,
                       .id = strcmp(id, "new") == 0 ? NULL : id,
-                      .model = c->head.model};
+                      .model = c->head.model,
+                      .key = c->key,
+                      .digest = c->digest};
     ty_status st = turn_create(&c->turn, &o, &err);
     if (st == TY_OK) {
         /* Their sizes: no answer is worked out that the owner's quota would refuse. */
@@ -400,6 +408,22 @@ static void begin_turn(chat *c) {
     if (st == TY_OK) return;
     api_error_store(&e, st, "conversation", err.text, "conversation");
     chat_fail(c, &e);
+}
+
+/* A request that its client names may be sent again: what was answered once is not answered twice.  The key is the
+ * client's word, so its digest is kept. */
+static bool read_key(chat *c, const char *body, size_t len) {
+    const char *key = http_call_header(c->call, "Idempotency-Key");
+    if (!key || !*c->request.conversation) return true;
+    size_t n = strlen(key);
+    if (n == 0 || n > KEY_MAX) {
+        fail(c, TY_EINVAL, "the header Idempotency-Key must have 1 to 255 bytes",
+             "Idempotency-Key");
+        return false;
+    }
+    ty_sha256_hex(key, n, c->key);
+    ty_sha256_hex(body, len, c->digest);
+    return true;
 }
 
 /* ---- the route ---- */
@@ -434,6 +458,7 @@ void api_chat(void *ctx, http_call *call) {
         return;
     }
     if (*c->request.model && !take_model(c, c->request.model)) return;
+    if (!read_key(c, body, len)) return;
     st = read_pictures(c, param, &err);
     if (st == TY_EAUTH) {
         api_error e;

@@ -35,8 +35,11 @@ typedef struct {
     /* A conversation's. */
     turn *turn; /* NULL: the request stands for itself */
     char owner[AUTH_OWNER];
-    json_t *params;   /* what the next turn inherits */
-    json_t *messages; /* the request's own, as they are stored */
+    char key[TY_SHA256_HEX],
+        digest[TY_SHA256_HEX]; /* of Idempotency-Key and its request; "" = none */
+    json_t *replay;            /* the answer's turn when the request was answered before */
+    json_t *params;            /* what the next turn inherits */
+    json_t *messages;          /* the request's own, as they are stored */
     char title[96];
     ty_conversation_picture *brought; /* new pictures with copies of their bytes */
     int n_brought;
@@ -58,6 +61,8 @@ void chat_set_waiting(chat *c, bool waiting);
 ask_sink chat_sink(chat *c);
 /* The client is gone. */
 void chat_gone(void *ctx);
+/* Answers as it was answered before: the conversation's last turn.  Frees the chat. */
+void chat_replay(chat *c, const json_t *conversation);
 /* Answers with an error: an HTTP error, or the last event of a stream that began.  Frees the chat. */
 void chat_fail(chat *c, const api_error *e);
 

@@ -115,6 +115,12 @@ static bool stream_rest(chat *c, const Tyto__DecodeResult *r) {
     return stream_text(c, r->text + had, len - had);
 }
 
+/* The receipt; of a replay the one that the answer had. */
+static json_t *timings_json(const chat *c) {
+    if (!c->replay) return receipt_json(&c->receipt);
+    return json_incref(json_object_get(c->replay, "timings"));
+}
+
 /* o NULL: out of memory, which the caller notices. */
 static json_t *add_conversation(const chat *c, json_t *o) {
     if (o && c->turn) (void)json_object_set_new(o, "conversation", json_string(turn_id(c->turn)));
@@ -127,7 +133,7 @@ static void finish_stream(chat *c, const Tyto__DecodeResult *r) {
         if (!send_event(c, last)) return;
         last = reply_usage_chunk(&c->head, r);
     }
-    if (last) (void)json_object_set_new(last, "timings", receipt_json(&c->receipt));
+    if (last) (void)json_object_set_new(last, "timings", timings_json(c));
     if (!send_event(c, add_conversation(c, last))) return;
     ty_status st = http_stream_send(c->call, "data: [DONE]\n\n", 14);
     if (st != TY_OK) {
@@ -145,7 +151,7 @@ static void finish(chat *c, const Tyto__DecodeResult *r) {
         return;
     }
     if (c->logprobs && !c->entries) c->entries = json_array();
-    json_t *whole = reply_completion(&c->head, r, take_logprobs(c), receipt_json(&c->receipt));
+    json_t *whole = reply_completion(&c->head, r, take_logprobs(c), timings_json(c));
     http_reply_json(c->call, 200, add_conversation(c, whole));
     chat_free(c);
 }
@@ -242,6 +248,42 @@ static void on_done(void *ctx, const Tyto__DecodeResult *r) {
     chat_fail(c, &e);
 }
 
+static uint32_t number_of(const json_t *o, const char *key) {
+    return (uint32_t)json_integer_value(json_object_get(o, key));
+}
+
+void chat_replay(chat *c, const json_t *conversation) {
+    const json_t *turns = json_object_get(conversation, "turns");
+    size_t n = json_array_size(turns);
+    c->replay = n ? json_incref(json_array_get(turns, n - 1)) : NULL;
+    const json_t *usage = json_object_get(c->replay, "usage");
+    const json_t *details = json_object_get(usage, "prompt_tokens_details");
+    const char *text = json_string_value(json_object_get(c->replay, "content"));
+    const char *finish_reason = json_string_value(json_object_get(c->replay, "finish_reason"));
+    const char *model = json_string_value(json_object_get(c->replay, "model"));
+    if (!text || !finish_reason || !model) {
+        api_error e;
+        api_error_set(&e, TY_EINTERNAL, "", "the stored answer cannot be read", NULL);
+        chat_fail(c, &e);
+        return;
+    }
+    const gateway_pipeline *p = gateway_find(c->g, model);
+    c->head.model = model;
+    c->head.fingerprint = p ? p->fingerprint : "";
+    c->stream = c->request.stream;
+    c->include_usage = c->request.include_usage;
+    Tyto__DecodeResult r = TYTO__DECODE_RESULT__INIT;
+    r.text = (char *)(uintptr_t)text; /* only read */
+    r.finish_reason = (char *)(uintptr_t)finish_reason;
+    r.prompt_tokens = number_of(usage, "prompt_tokens");
+    r.completion_tokens = number_of(usage, "completion_tokens");
+    r.visual_tokens = number_of(details, "visual_tokens");
+    r.cached_tokens = number_of(details, "cached_tokens");
+    http_call_set_header(c->call, "Idempotency-Replayed", "true");
+    if (c->stream && (!start_stream(c) || !stream_rest(c, &r))) return;
+    finish(c, &r);
+}
+
 static void on_fail(void *ctx, ty_status st, const char *stage, const char *text, int picture) {
     chat *c = ctx;
     api_error e;
@@ -290,6 +332,7 @@ void chat_free(chat *c) {
     free(c->brought);
     json_decref(c->params);
     json_decref(c->messages);
+    json_decref(c->replay);
     if (c->result) tyto__decode_result__free_unpacked(c->result, NULL);
     ty_chat_request_clear(&c->request);
     lift_clear(&c->lift);

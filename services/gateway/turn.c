@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 
 #include <stdio.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +15,7 @@ typedef enum { NEW, BEGINNING, OPEN, COMMITTING, COMMITTED } turn_state;
 
 struct turn {
     turn_options opt; /* its texts are the three below */
-    char *owner, *model, *holder;
+    char *owner, *model, *holder, *key, *digest;
     char id[TY_CONVERSATION_ID], lease[TY_LEASE];
     bool is_new;
     turn_state state;
@@ -32,6 +33,8 @@ static ty_conversation_turn step_of(const turn *t) {
                                   .owner = t->owner,
                                   .lease = t->lease,
                                   .holder = t->holder,
+                                  .key = t->key,
+                                  .digest = t->digest,
                                   .lease_ms = TURN_LEASE_MS,
                                   .create = t->is_new,
                                   .model = t->model};
@@ -47,8 +50,12 @@ static void schedule(struct event *e, int ms) {
 static void finish(turn *t, ty_status st, json_t *conversation, const ty_err *err) {
     ty_store_command_clear(&t->command);
     if (t->state == BEGINNING) {
-        t->state = st == TY_OK ? OPEN : NEW;
-        if (st == TY_OK) schedule(t->renew, TURN_LEASE_MS / 4);
+        bool done = json_is_true(json_object_get(conversation, "done"));
+        t->state = st != TY_OK ? NEW : done ? COMMITTED : OPEN;
+        if (t->state == OPEN) schedule(t->renew, TURN_LEASE_MS / 4);
+        if (done)
+            snprintf(t->id, sizeof(t->id), "%s",
+                     json_string_value(json_object_get(conversation, "id")));
         t->begun(t->ctx, conversation, err); /* may end the turn */
     } else {
         t->state = st == TY_OK ? COMMITTED : OPEN;
@@ -134,11 +141,13 @@ ty_status turn_create(turn **out, const turn_options *opt, ty_err *err) {
     t->is_new = !opt->id;
     t->owner = strdup(opt->owner);
     t->holder = strdup(opt->holder);
+    t->key = strdup(opt->key ? opt->key : "");
+    t->digest = strdup(opt->digest ? opt->digest : "");
     t->model = strdup(opt->model ? opt->model : "");
     t->retry = event_new(opt->base, -1, 0, on_retry, t);
     t->renew = event_new(opt->base, -1, 0, on_renew, t);
     ty_status st = TY_OK;
-    if (!t->owner || !t->model || !t->holder || !t->retry || !t->renew)
+    if (!t->owner || !t->model || !t->holder || !t->key || !t->digest || !t->retry || !t->renew)
         st = ty_fail(err, TY_ENOMEM, "no memory for a turn");
     if (st == TY_OK && t->is_new)
         st = ty_conversation_new_id(t->id, err);
@@ -218,6 +227,8 @@ void turn_end(turn **tp) {
     ty_store_command_clear(&t->command);
     free(t->owner);
     free(t->holder);
+    free(t->key);
+    free(t->digest);
     free(t->model);
     free(t);
     *tp = NULL;

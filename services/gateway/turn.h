@@ -27,12 +27,14 @@ typedef struct {
     const char *owner;             /* copied, as all texts */
     const char *id;                /* NULL: a new conversation */
     const char *model;             /* of a new one */
+    const char *key, *digest;      /* of the request, as in ty_conversation_turn; NULL: none */
 } turn_options;
 
 /* Frees what a former life of the gateway held; nothing is waited for.  Fails as ty_redis_async_send. */
 ty_status turn_release(ty_redis_async *redis, const char *holder, const char *mark, ty_err *err);
 
 ty_status turn_create(turn **out, const turn_options *opt, ty_err *err);
+/* From the begin's reply on, that of the conversation which has the turn already, if one has. */
 const char *turn_id(const turn *t);
 bool turn_is_new(const turn *t);
 

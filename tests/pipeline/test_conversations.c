@@ -417,6 +417,30 @@ static void client_that_goes_away_leaves_no_trace(void **state) {
     assert_int_equal(count_turns(port[0], id), 4);
 }
 
+/* A client that did not get the answer sends the request again, to whichever gateway. */
+static void request_with_a_key_is_answered_once(void **state) {
+    (void)state;
+    static const char first[] = "Idempotency-Key: one\r\n", second[] = "Idempotency-Key: two\r\n";
+    answered a = ask(port[0], first, request("new", image_part("photo_9.jpg"), "What?"), false);
+    answered b = ask(port[1], first, request("new", image_part("photo_9.jpg"), "What?"), false);
+    assert_string_equal(b.id, a.id);
+    assert_string_equal(b.text, a.text);
+    assert_true(json_equal(json_object_get(a.last, "usage"), json_object_get(b.last, "usage")));
+    answered c = ask(port[0], second, request(a.id, NULL, "And?"), true);
+    answered d = ask(port[1], second, request(a.id, NULL, "And?"), true);
+    assert_string_equal(c.text, d.text);
+    assert_int_equal(count_turns(port[0], a.id), 4);
+    answered e = ask(port[1], first, request("new", image_part("photo_9.jpg"), "What?"), false);
+    assert_string_equal(e.text, a.text); /* it has gone on meanwhile */
+    expect_error(post(port[0], CHAT, first, request("new", NULL, "Something else")), 400,
+                 "invalid_value");
+    answered_clear(&a);
+    answered_clear(&b);
+    answered_clear(&c);
+    answered_clear(&d);
+    answered_clear(&e);
+}
+
 static void wrong_conversations_are_refused(void **state) {
     (void)state;
     expect_error(post(port[0], CHAT, NULL, request("conv_1", NULL, "?")), 404,
@@ -808,6 +832,7 @@ int main(void) {
         cmocka_unit_test(parameters_persist_until_another_value_comes),
         cmocka_unit_test(one_of_two_turns_at_once_wins),
         cmocka_unit_test(client_that_goes_away_leaves_no_trace),
+        cmocka_unit_test(request_with_a_key_is_answered_once),
         cmocka_unit_test(wrong_conversations_are_refused),
         cmocka_unit_test(conversations_are_listed_forked_and_deleted),
         cmocka_unit_test(files_are_sent_once_and_named_afterwards),

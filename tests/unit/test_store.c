@@ -231,6 +231,62 @@ static void conversation_steps_may_come_twice(void **state) {
     assert_int_equal(commit(id, "ann", "l2", "{}", NULL, 0), TY_ENOTFOUND);
 }
 
+static ty_status begin_keyed(const char *id, const char *key, const char *digest, int create,
+                             json_t **conv) {
+    ty_store_command c;
+    ty_conversation_turn t = {.id = id,
+                              .owner = "ann",
+                              .lease = key,
+                              .lease_ms = 10000,
+                              .holder = "g",
+                              .create = create,
+                              .model = "owl",
+                              .key = key,
+                              .digest = digest};
+    redisReply *r = send_command(ty_conversation_begin(&c, &t, &policy, NULL), &c);
+    ty_status st = ty_conversation_read(r, conv, NULL);
+    freeReplyObject(r);
+    return st;
+}
+
+/* What a request with a key did is not done twice, in whatever conversation it is sent again. */
+static void conversation_knows_requests_by_their_key(void **state) {
+    (void)state;
+    char id[2][TY_CONVERSATION_ID];
+    json_t *conv;
+    ty_store_command c;
+    const char *turn = "{\"n\":1}";
+    for (int i = 0; i < 2; i++) ty_conversation_new_id(id[i], NULL);
+    ty_conversation_turn t = {.id = id[0],
+                              .owner = "ann",
+                              .lease = "k1",
+                              .turns = &turn,
+                              .n_turn = 1,
+                              .key = "k1",
+                              .digest = "d1"};
+    assert_int_equal(begin_keyed(id[0], "k1", "d1", 1, &conv), TY_OK);
+    assert_null(json_object_get(conv, "done"));
+    json_decref(conv);
+    assert_int_equal(simple(ty_conversation_commit(&c, &t, &policy, NULL), &c), TY_OK);
+    assert_int_equal(begin(id[0], "ann", 0, "l2", 10000, NULL), TY_OK);
+    assert_int_equal(commit(id[0], "ann", "l2", "{\"n\":2}", NULL, 0), TY_OK);
+    /* the same again, for a new one: the conversation as it was then */
+    assert_int_equal(begin_keyed(id[1], "k1", "d1", 1, &conv), TY_OK);
+    assert_true(json_is_true(json_object_get(conv, "done")));
+    assert_string_equal(json_string_value(json_object_get(conv, "id")), id[0]);
+    assert_int_equal(json_array_size(json_object_get(conv, "turns")), 1);
+    json_decref(conv);
+    assert_int_equal(turn_count(id[1], "ann"), -1);
+    assert_int_equal(begin_keyed(id[1], "k1", "d2", 1, &conv), TY_EINVAL);
+    /* two at once: the second commit is refused */
+    assert_int_equal(begin_keyed(id[1], "k3", "d", 1, &conv), TY_OK);
+    json_decref(conv);
+    t.id = id[1];
+    t.lease = "k3";
+    assert_int_equal(simple(ty_conversation_commit(&c, &t, &policy, NULL), &c), TY_EEXIST);
+    assert_int_equal(turn_count(id[0], "ann"), 2);
+}
+
 /* A gateway that comes back frees what it held, and nothing that it holds now. */
 static void conversation_is_free_when_its_gateway_is_back(void **state) {
     (void)state;
@@ -459,6 +515,7 @@ int main(void) {
         cmocka_unit_test_setup(conversation_quotas_hold, empty),
         cmocka_unit_test_setup(conversation_fork_shares_pictures_until_both_are_gone, empty),
         cmocka_unit_test_setup(conversation_steps_may_come_twice, empty),
+        cmocka_unit_test_setup(conversation_knows_requests_by_their_key, empty),
         cmocka_unit_test_setup(conversation_is_free_when_its_gateway_is_back, empty),
         cmocka_unit_test_setup(conversation_list_is_the_owner_s_newest_first, empty),
         cmocka_unit_test_setup(conversation_survives_kill_of_redis, empty),
