@@ -15,7 +15,7 @@ enum { EVENT_BYTES_MAX = 16 << 20 };
 
 typedef struct {
     const char *url, *model, *prompt, *system, *api_key;
-    ty_option_list image;
+    ty_option_list image, video;
     ask_options ask;
     int timeout;
     bool quiet;
@@ -24,15 +24,18 @@ typedef struct {
 /* ---- the request ---- */
 
 typedef struct {
-    const ty_option_list *files;
+    const ty_option_list *images, *videos;
     ty_err *err;
 } pictures;
 
 static json_t *picture_part(void *ctx, int i) {
     const pictures *p = ctx;
     char *url = NULL;
-    if (picture_url_of_file(p->files->item[i], &url, p->err) != TY_OK) return NULL;
-    json_t *part = json_pack("{s:s, s:{s:s}}", "type", "image_url", "image_url", "url", url);
+    bool video = i >= p->images->n;
+    const char *file = video ? p->videos->item[i - p->images->n] : p->images->item[i];
+    const char *type = video ? "video_url" : "image_url";
+    if (picture_url_of_file(file, &url, p->err) != TY_OK) return NULL;
+    json_t *part = json_pack("{s:s, s:{s:s}}", "type", type, type, "url", url);
     free(url);
     return part;
 }
@@ -41,14 +44,14 @@ static json_t *picture_part(void *ctx, int i) {
 static ty_status build_body(const options *o, const ty_option *table, const char *model,
                             char **body, ty_err *err) {
     ty_err why = {0};
-    pictures p = {&o->image, &why};
+    pictures p = {&o->image, &o->video, &why};
     json_t *messages = json_array();
     int bad = 0;
     if (o->system)
         bad |= json_array_append_new(
             messages, json_pack("{s:s, s:s}", "role", "system", "content", o->system));
-    bad |=
-        json_array_append_new(messages, ask_turn("user", o->image.n, picture_part, &p, o->prompt));
+    bad |= json_array_append_new(
+        messages, ask_turn("user", o->image.n + o->video.n, picture_part, &p, o->prompt));
     json_t *r = json_pack("{s:s, s:o, s:b, s:{s:b}}", "model", model, "messages", messages,
                           "stream", 1, "stream_options", "include_usage", 1);
     if (r && !bad) bad = ask_options_to_json(&o->ask, table, r);
@@ -221,6 +224,8 @@ static const ty_option table[] = {
     TY_OPT_STR("url", "TYTO_URL", opt.url, "http://127.0.0.1:8080", "URL", "the service"),
     TY_OPT_STR("model", NULL, opt.model, NULL, "NAME", "the first that the service lists"),
     TY_OPT_LIST("image", opt.image, "FILE", "JPEG, PNG or WebP; may repeat; \"-\" is stdin"),
+    TY_OPT_LIST("video", opt.video, "FILE",
+                "GIF, animated WebP, AVI, MP4 or Matroska, after the pictures; may repeat"),
     TY_OPT_STR("prompt", NULL, opt.prompt, NULL, "TEXT", "the question"),
     TY_OPT_STR("system", NULL, opt.system, NULL, "TEXT", "system message (replaces the preamble)"),
     ASK_OPTIONS(opt.ask),

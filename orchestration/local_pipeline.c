@@ -158,6 +158,42 @@ done:
     return st;
 }
 
+static ty_status read_video(local_pipeline *p, const char *path, float *pixels, ty_err *err) {
+    char *bytes = NULL;
+    size_t size = 0;
+    ty_status st = ty_file_read(path, PICTURE_BYTES_MAX, &bytes, &size, err);
+    if (st != TY_OK) return st;
+    st = preprocess_run_video(p->pre, (const uint8_t *)bytes, size, 0, pixels, err);
+    if (st != TY_OK) ty_err_context(err, "%s", path);
+    free(bytes);
+    return st;
+}
+
+ty_status local_see_video(local_pipeline *p, const char *path, local_pictures *pictures,
+                          local_timings *t, ty_err *err) {
+    float *pixels = NULL, *features = NULL;
+    ty_status st;
+    TIMED(t->load_us, load_vision(p, err));
+    int n_frame = preprocess_frames(p->pre), n_token = vit_n_token(p->eye);
+    size_t S = (size_t)vit_image_size(p->eye), frames = n_frame > 0 ? (size_t)n_frame : 1;
+    pixels = malloc(frames * 3 * S * S * sizeof(float));
+    features = malloc(frames * (size_t)n_token * (size_t)vit_width(p->eye) * sizeof(float));
+    float *tokens = pixels && features ? grow(pictures, p, 1) : NULL;
+    if (!tokens) {
+        st = ty_fail(err, TY_ENOMEM, "out of memory for a video");
+        goto done;
+    }
+    TIMED(t->preprocess_us, read_video(p, path, pixels, err));
+    TIMED(t->vit_us, vit_run_videos(p->eye, pixels, 1, n_frame, features, NULL, err));
+    TIMED(t->abstractor_us,
+          abstractor_run_videos(p->abs, features, 1, n_frame, n_token, tokens, NULL, err));
+    pictures->n++;
+done:
+    free(features);
+    free(pixels);
+    return st;
+}
+
 void local_pictures_clear(local_pictures *pictures) {
     free(pictures->tokens);
     *pictures = (local_pictures){0};

@@ -41,6 +41,9 @@ typedef struct {
 /* Sees n picture files (paths; "-" is stdin), all in one batch, and appends their tokens. */
 ty_status local_see(local_pipeline *p, const char *const *path, int n, local_pictures *pictures,
                     local_timings *t, ty_err *err);
+/* The same with a video, for a model that sees them. */
+ty_status local_see_video(local_pipeline *p, const char *path, local_pictures *pictures,
+                          local_timings *t, ty_err *err);
 void local_pictures_clear(local_pictures *pictures);
 
 typedef struct {

@@ -14,6 +14,10 @@ enum { PICTURE_BYTES_MAX = 32 << 20 };
 static const char *mime_type(const char *bytes, size_t size) {
     if (size > 8 && memcmp(bytes, "\x89PNG", 4) == 0) return "image/png";
     if (size > 12 && memcmp(bytes + 8, "WEBP", 4) == 0) return "image/webp";
+    if (size > 12 && memcmp(bytes + 8, "AVI ", 4) == 0) return "video/x-msvideo";
+    if (size > 12 && memcmp(bytes + 4, "ftyp", 4) == 0) return "video/mp4";
+    if (size > 4 && memcmp(bytes, "GIF8", 4) == 0) return "image/gif";
+    if (size > 4 && memcmp(bytes, "\x1A\x45\xDF\xA3", 4) == 0) return "video/webm";
     return "image/jpeg";
 }
 

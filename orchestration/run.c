@@ -15,7 +15,7 @@
 
 typedef struct {
     const char *pipeline, *prompt, *raw, *system, *compute, *kv;
-    ty_option_list image;
+    ty_option_list image, video;
     int threads, context;
     ask_options ask;
     bool json, quiet;
@@ -31,8 +31,9 @@ static json_t *build_request(const run_options *o, const ty_option *table) {
         if (o->system)
             bad |= json_array_append_new(
                 messages, json_pack("{s:s, s:s}", "role", "system", "content", o->system));
-        bad |= json_array_append_new(messages,
-                                     ask_turn("user", o->image.n, ask_image_here, NULL, o->prompt));
+        int n_picture = o->image.n;
+        bad |= json_array_append_new(messages, ask_turn("user", n_picture + o->video.n,
+                                                        ask_image_here, &n_picture, o->prompt));
         bad |= json_object_set(r, "messages", messages);
     }
     json_decref(messages);
@@ -109,6 +110,8 @@ static ty_status answer(const run_options *o, const json_t *json, ty_err *err) {
     if (st == TY_OK) st = load(&p, o, &t, err);
     if (st == TY_OK && o->image.n > 0)
         st = local_see(p, o->image.item, o->image.n, &pictures, &t, err);
+    for (int i = 0; st == TY_OK && i < o->video.n; i++)
+        st = local_see_video(p, o->video.item[i], &pictures, &t, err);
     if (st == TY_OK)
         st = local_ask(p, &r, &pictures, o->json ? NULL : print_piece, &any, NULL, &a, &t, err);
     if (st == TY_OK && o->json && print_json(local_name(p), &t, &a) != 0)
@@ -127,9 +130,12 @@ static run_options opt;
 static const ty_option table[] = {
     TY_OPT_STR("pipeline", "TYTO_PIPELINE", opt.pipeline, NULL, "DIR", "made by `tyto import`"),
     TY_OPT_LIST("image", opt.image, "FILE", "JPEG, PNG or WebP; may repeat; \"-\" is stdin"),
+    TY_OPT_LIST("video", opt.video, "FILE",
+                "GIF, animated WebP, AVI, MP4 or Matroska, after the pictures; may repeat"),
     TY_OPT_STR("prompt", NULL, opt.prompt, NULL, "TEXT", "the user's turn, after its pictures"),
     TY_OPT_STR("raw", NULL, opt.raw, NULL, "TEXT",
-               "a whole prompt, verbatim; \"<image>\" (v2: \"<|image|>\") stands for each picture"),
+               "a whole prompt, verbatim; \"<image>\" (v2: \"<|image|>\") stands for each picture, "
+               "\"<|video|>\" for each video"),
     TY_OPT_STR("system", NULL, opt.system, NULL, "TEXT", "system message (replaces the preamble)"),
     ASK_OPTIONS(opt.ask),
     TY_OPT_INT("threads", "TYTO_THREADS", opt.threads, 0, 0, 1024, "0 = one per core"),

@@ -5,7 +5,8 @@
 
 static json_t *part_json(const ty_part *p, const char *file_id) {
     if (!p->is_image) return json_pack("{s:s, s:s}", "type", "text", "text", p->text);
-    return json_pack("{s:s, s:{s:s}}", "type", "image_file", "image_file", "file_id", file_id);
+    const char *type = p->is_video ? "video_file" : "image_file";
+    return json_pack("{s:s, s:{s:s}}", "type", type, type, "file_id", file_id);
 }
 
 json_t *ty_chat_turn_json(const ty_turn *t, const char *const *file_id) {

@@ -6,7 +6,7 @@
 
 /* What stands for a picture in the prompts of the model families.  A text may hold none of them, whichever
  * model it is for: a conversation can go on with another one. */
-static const char *const placeholders[] = {"<image>", "<|image|>"};
+static const char *const placeholders[] = {"<image>", "<|image|>", "<|video|>"};
 enum { N_PLACEHOLDER = sizeof placeholders / sizeof *placeholders };
 
 const char *ty_role_name(ty_role r) {
@@ -81,12 +81,21 @@ ty_status ty_chat_add_image(ty_chat_request *r, const char *url, ty_err *err) {
     return add_part(r, true, url, url ? strlen(url) : 0, err);
 }
 
-ty_status ty_chat_add_file(ty_chat_request *r, const char *id, ty_err *err) {
-    ty_status st = ty_chat_add_image(r, id, err);
-    if (st != TY_OK) return st;
+static ty_part *last_part(ty_chat_request *r) {
     ty_turn *t = &r->turn[r->n_turn - 1];
-    t->part[t->n_part - 1].is_file = true;
-    return TY_OK;
+    return &t->part[t->n_part - 1];
+}
+
+ty_status ty_chat_add_video(ty_chat_request *r, const char *url, ty_err *err) {
+    ty_status st = ty_chat_add_image(r, url, err);
+    if (st == TY_OK) last_part(r)->is_video = true;
+    return st;
+}
+
+ty_status ty_chat_add_file(ty_chat_request *r, bool video, const char *id, ty_err *err) {
+    ty_status st = (video ? ty_chat_add_video : ty_chat_add_image)(r, id, err);
+    if (st == TY_OK) last_part(r)->is_file = true;
+    return st;
 }
 
 static int count_placeholders(const char *text) {
@@ -112,7 +121,8 @@ int ty_chat_request_images(const ty_chat_request *r) {
 
 static ty_status check_part(const ty_turn *t, const ty_part *p, ty_err *err) {
     if (p->is_image && t->role != TY_ROLE_USER)
-        return ty_fail(err, TY_EINVAL, "a picture in a %s message; only a user's may have one",
+        return ty_fail(err, TY_EINVAL,
+                       "a picture or video in a %s message; only a user's may have one",
                        ty_role_name(t->role));
     for (int i = 0; !p->is_image && i < N_PLACEHOLDER; i++)
         if (strstr(p->text, placeholders[i]))

@@ -15,7 +15,8 @@ typedef enum { TY_ROLE_SYSTEM, TY_ROLE_USER, TY_ROLE_ASSISTANT } ty_role;
 const char *ty_role_name(ty_role r); /* "system" "user" "assistant" */
 
 typedef struct {
-    bool is_image;
+    bool is_image; /* a picture or a video: what the model looks at */
+    bool is_video;
     bool is_file; /* a picture by its file's id */
     /* Text part: UTF-8.  Picture part: its URL ("data:image/jpeg;base64,..."), its file's id, or NULL when
      * pictures come by another way (--visual, --image); order is what counts. */
@@ -53,7 +54,7 @@ enum {
  * the field's path, e.g. "messages[0].content[1].image_url".  null means absent.  Accepted without
  * effect because their only allowed value is the default: n = 1, stream_options, user, metadata...
  * (docs/protocol.md lists them).  Picture parts: {"type":"image_url","image_url":{"url":...}}, strict also
- * {"type":"image_file","image_file":{"file_id":...}}, and offline {"type":"image"}.
+ * {"type":"image_file","image_file":{"file_id":...}}, and offline {"type":"image"}.  Videos likewise, "video" for "image".
  */
 ty_status ty_chat_request_parse(ty_chat_request *out, const char *json, size_t len, bool strict,
                                 char *param, size_t param_size, ty_err *err);
@@ -69,10 +70,10 @@ ty_status ty_chat_request_parse_turn(ty_chat_request *out, const char *json, siz
 /* "readme", "serve", "mplug_owl2", "vicuna_v1" (common/model/templates.h). */
 bool ty_chat_template_known(const char *name);
 /* Turns that a template can render: there is a user turn, the last one (system turns apart) is one,
- * pictures are in user turns only, no text holds a placeholder ("<image>", "<|image|>").  TY_EINVAL; *turn (may be
+ * pictures are in user turns only, no text holds a placeholder ("<image>", "<|image|>", "<|video|>").  TY_EINVAL; *turn (may be
  * NULL) is the one that is wrong, -1 for none.  A verbatim prompt passes. */
 ty_status ty_chat_request_check(const ty_chat_request *r, int *turn, ty_err *err);
-/* Number of picture parts in the turns; for a verbatim prompt of placeholders in it. */
+/* Number of picture parts, videos too, in the turns; for a verbatim prompt of placeholders in it. */
 int ty_chat_request_images(const ty_chat_request *r);
 int ty_turn_images(const ty_turn *t);
 /* Appends a turn / a part; text is copied (NULL allowed for pictures).  For `tyto run`, chat, tests. */
@@ -80,7 +81,8 @@ ty_status ty_chat_request_init(ty_chat_request *r);
 ty_status ty_chat_add_turn(ty_chat_request *r, ty_role role, ty_err *err);
 ty_status ty_chat_add_text(ty_chat_request *r, const char *text, size_t len, ty_err *err);
 ty_status ty_chat_add_image(ty_chat_request *r, const char *url, ty_err *err);
-ty_status ty_chat_add_file(ty_chat_request *r, const char *id, ty_err *err);
+ty_status ty_chat_add_video(ty_chat_request *r, const char *url, ty_err *err);
+ty_status ty_chat_add_file(ty_chat_request *r, bool video, const char *id, ty_err *err);
 void ty_chat_request_clear(ty_chat_request *r);
 
 #endif

@@ -148,6 +148,17 @@ static ty_status read_object(reader *c, const json_t *v, const field *table) {
 
 /* Messages. */
 
+static ty_status only_key(reader *c, const json_t *v, const char *name) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)v, key, value) {
+        if (strcmp(key, name) == 0 || json_is_null(value)) continue;
+        enter_key(c, key);
+        return bad(c, TY_EUNSUPPORTED, "is not a known field");
+    }
+    return TY_OK;
+}
+
 static ty_status read_image_url(reader *c, const json_t *v) {
     size_t level = enter(c, ".image_url");
     if (!json_is_object(v)) return bad(c, TY_EINVAL, "must be an object with a url");
@@ -174,20 +185,31 @@ static ty_status read_image_url(reader *c, const json_t *v) {
     return st;
 }
 
-static ty_status read_image_file(reader *c, const json_t *v) {
-    size_t level = enter(c, ".image_file");
+static ty_status read_video_url(reader *c, const json_t *v) {
+    size_t level = enter(c, ".video_url");
+    if (!json_is_object(v)) return bad(c, TY_EINVAL, "must be an object with a url");
+    ty_status st = only_key(c, v, "url");
+    if (st != TY_OK) return st;
+    size_t inner = enter(c, ".url");
+    const char *url = json_string_value(json_object_get(v, "url"));
+    if (!url || !*url) return bad(c, TY_EINVAL, "must be a string, a data: URL of a video");
+    c->path[inner] = '\0';
+    st = ty_chat_add_video(c->r, url, c->err);
+    if (st == TY_OK) c->path[level] = '\0';
+    return st;
+}
+
+/* ".image_file" or ".video_file" */
+static ty_status read_file(reader *c, const char *name, bool video, const json_t *v) {
+    size_t level = enter(c, "%s", name);
     if (!json_is_object(v)) return bad(c, TY_EINVAL, "must be an object with a file_id");
-    const char *key, *id = json_string_value(json_object_get(v, "file_id"));
-    json_t *value;
-    json_object_foreach((json_t *)v, key, value) {
-        if (strcmp(key, "file_id") == 0 || json_is_null(value)) continue;
-        enter_key(c, key);
-        return bad(c, TY_EUNSUPPORTED, "is not a known field");
-    }
+    ty_status st = only_key(c, v, "file_id");
+    if (st != TY_OK) return st;
+    const char *id = json_string_value(json_object_get(v, "file_id"));
     enter(c, ".file_id");
     if (!id || strlen(id) != 64 || strspn(id, "0123456789abcdef") != 64)
         return bad(c, TY_EINVAL, "must be an id that POST /v1/files gave: 64 hex digits");
-    ty_status st = ty_chat_add_file(c->r, id, c->err);
+    st = ty_chat_add_file(c->r, video, id, c->err);
     if (st == TY_OK) c->path[level] = '\0';
     return st;
 }
@@ -223,18 +245,31 @@ static ty_status read_part(reader *c, const json_t *v) {
         st = only_keys(c, v, "image_url");
         return st == TY_OK ? read_image_url(c, json_object_get(v, "image_url")) : st;
     }
+    if (type && strcmp(type, "video_url") == 0) {
+        st = only_keys(c, v, "video_url");
+        return st == TY_OK ? read_video_url(c, json_object_get(v, "video_url")) : st;
+    }
     if (type && strcmp(type, "image_file") == 0 && c->strict) {
         st = only_keys(c, v, "image_file");
-        return st == TY_OK ? read_image_file(c, json_object_get(v, "image_file")) : st;
+        return st == TY_OK ? read_file(c, ".image_file", false, json_object_get(v, "image_file"))
+                           : st;
     }
-    if (type && strcmp(type, "image") == 0 && !c->strict) {
+    if (type && strcmp(type, "video_file") == 0 && c->strict) {
+        st = only_keys(c, v, "video_file");
+        return st == TY_OK ? read_file(c, ".video_file", true, json_object_get(v, "video_file"))
+                           : st;
+    }
+    bool video = type && strcmp(type, "video") == 0;
+    if (type && (video || strcmp(type, "image") == 0) && !c->strict) {
         st = only_keys(c, v, "");
-        return st == TY_OK ? ty_chat_add_image(c->r, NULL, c->err) : st;
+        return st == TY_OK ? (video ? ty_chat_add_video : ty_chat_add_image)(c->r, NULL, c->err)
+                           : st;
     }
     enter(c, ".type");
     if (!type) return bad(c, TY_EINVAL, "must be \"text\" or \"image_url\"");
-    return bad(c, TY_EUNSUPPORTED, "is \"%s\"; supported are \"text\" and \"image_url\"%s",
-               show(type).text, c->strict ? " and \"image_file\"" : "");
+    return bad(c, TY_EUNSUPPORTED,
+               "is \"%s\"; supported are \"text\", \"image_url\" and \"video_url\"%s",
+               show(type).text, c->strict ? ", \"image_file\" and \"video_file\"" : "");
 }
 
 static ty_status read_content(reader *c, const json_t *v) {

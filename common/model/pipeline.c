@@ -155,6 +155,10 @@ ty_status ty_pipeline_save(const ty_pipeline *p, const char *dir, ty_err *err) {
     return st;
 }
 
+bool ty_pipeline_sees_videos(const ty_pipeline *p) {
+    return ty_pipeline_has_vision(p) && strcmp(p->family, "mplug_owl_v1_video") == 0;
+}
+
 bool ty_pipeline_has_vision(const ty_pipeline *p) {
     return p->path[TY_STAGE_VIT][0] != '\0';
 }

@@ -37,5 +37,6 @@ ty_status ty_pipeline_load(ty_pipeline *p, const char *dir, ty_err *err);
 /* Writes pipeline.json atomically into dir for the stages whose path (relative) is not "". */
 ty_status ty_pipeline_save(const ty_pipeline *p, const char *dir, ty_err *err);
 bool ty_pipeline_has_vision(const ty_pipeline *p);
+bool ty_pipeline_sees_videos(const ty_pipeline *p); /* by its family */
 
 #endif

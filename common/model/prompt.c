@@ -27,6 +27,15 @@ static ty_status filled(const ty_buf *out, ty_err *err) {
                    ty_status_text(out->failed), out->max);
 }
 
+static ty_status check_videos(const ty_prompt_form *form, const ty_chat_request *r, ty_err *err) {
+    for (int i = 0; !form->video && i < r->n_turn; i++)
+        for (int j = 0; j < r->turn[i].n_part; j++)
+            if (r->turn[i].part[j].is_video)
+                return ty_fail(err, TY_EUNSUPPORTED,
+                               "messages[%d] has a video, but the model sees pictures alone", i);
+    return TY_OK;
+}
+
 ty_status ty_prompt_render(const ty_prompt_form *form, const ty_chat_request *r, ty_buf *out,
                            ty_err *err) {
     if (r->prompt) {
@@ -40,7 +49,9 @@ ty_status ty_prompt_render(const ty_prompt_form *form, const ty_chat_request *r,
                        "vicuna_v1",
                        r->template_name);
     ty_status st = ty_chat_request_check(r, NULL, err);
-    if (st == TY_OK) st = t->render(r, form->placeholder, out, err);
+    if (st == TY_OK) st = check_videos(form, r, err);
+    const ty_marks marks = {form->placeholder, form->video};
+    if (st == TY_OK) st = t->render(r, &marks, out, err);
     return st == TY_OK ? filled(out, err) : st;
 }
 

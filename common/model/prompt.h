@@ -27,7 +27,7 @@ typedef struct {
 const ty_prompt_form *ty_prompt_form_of(const char *family);
 
 /* Applies the request's template (templates.h), or the form's, to its turns, or copies its verbatim
- * prompt.  Fails: TY_EUNSUPPORTED (no such template), TY_EINVAL (no user turn, last turn is the
+ * prompt.  Fails: TY_EUNSUPPORTED (no such template, a video for a family without), TY_EINVAL (no user turn, last turn is the
  * assistant's…). */
 ty_status ty_prompt_render(const ty_prompt_form *form, const ty_chat_request *r, ty_buf *out,
                            ty_err *err);

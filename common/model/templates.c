@@ -57,12 +57,22 @@ static void put_line(const char *role, const ty_turn *t, int begin, int end, ty_
     ty_buf_puts(out, "\n");
 }
 
-static void put_picture_line(const char *picture, ty_buf *out) {
-    ty_buf_printf(out, "Human: %s\n", picture);
+static const char *mark_of(const ty_marks *m, const ty_part *p) {
+    return p->is_video ? m->video : m->picture;
+}
+
+static void put_picture_line(const ty_marks *m, const ty_part *p, ty_buf *out) {
+    ty_buf_printf(out, "Human: %s\n", mark_of(m, p));
+}
+
+static const ty_part *first_picture(const ty_turn *t) {
+    int i = 0;
+    while (!t->part[i].is_image) i++;
+    return &t->part[i];
 }
 
 /* An empty run of texts makes no line, unless it is all that the turn has. */
-static void put_user_readme(const ty_turn *t, const char *picture, ty_buf *out) {
+static void put_user_readme(const ty_turn *t, const ty_marks *m, ty_buf *out) {
     if (ty_turn_images(t) == 0) {
         put_line("Human: ", t, 0, t->n_part, out);
         return;
@@ -70,7 +80,7 @@ static void put_user_readme(const ty_turn *t, const char *picture, ty_buf *out) 
     for (int i = 0, end; i < t->n_part; i = end) {
         end = i + 1;
         if (t->part[i].is_image) {
-            put_picture_line(picture, out);
+            put_picture_line(m, &t->part[i], out);
             continue;
         }
         while (end < t->n_part && !t->part[end].is_image) end++;
@@ -80,7 +90,7 @@ static void put_user_readme(const ty_turn *t, const char *picture, ty_buf *out) 
 
 /* Where the web server's client wrote the picture into the text it leaves its line break behind: the
  * rewriting step strips it. */
-static void put_user_serve(const ty_turn *t, const char *picture, ty_buf *out) {
+static void put_user_serve(const ty_turn *t, const ty_marks *m, ty_buf *out) {
     if (ty_turn_images(t) == 0) {
         put_line("Human: ", t, 0, t->n_part, out);
         return;
@@ -90,7 +100,7 @@ static void put_user_serve(const ty_turn *t, const char *picture, ty_buf *out) {
     const char *begin = text.data ? text.data : "";
     size_t len = text.len;
     ty_utf8_strip(&begin, &len);
-    put_picture_line(picture, out);
+    put_picture_line(m, first_picture(t), out);
     if (len) {
         ty_buf_puts(out, "Human: ");
         ty_buf_append(out, begin, len);
@@ -100,16 +110,16 @@ static void put_user_serve(const ty_turn *t, const char *picture, ty_buf *out) {
     ty_buf_clear(&text);
 }
 
-static void put_lines(const ty_chat_request *r, bool serve, const char *picture, ty_buf *out) {
+static void put_lines(const ty_chat_request *r, bool serve, const ty_marks *m, ty_buf *out) {
     put_preamble(r, serve ? serve_preamble : readme_preamble, "\n", out);
     for (int i = 0; i < r->n_turn; i++) {
         const ty_turn *t = &r->turn[i];
         if (t->role == TY_ROLE_ASSISTANT) put_line("AI: ", t, 0, t->n_part, out);
         if (t->role != TY_ROLE_USER) continue;
         if (serve)
-            put_user_serve(t, picture, out);
+            put_user_serve(t, m, out);
         else
-            put_user_readme(t, picture, out);
+            put_user_readme(t, m, out);
     }
     ty_buf_puts(out, "AI: ");
 }
@@ -124,51 +134,49 @@ static ty_status check_serve(const ty_chat_request *r, ty_err *err) {
     return TY_OK;
 }
 
-static ty_status readme(const ty_chat_request *r, const char *picture, ty_buf *out, ty_err *err) {
+static ty_status readme(const ty_chat_request *r, const ty_marks *m, ty_buf *out, ty_err *err) {
     (void)err;
-    put_lines(r, false, picture, out);
+    put_lines(r, false, m, out);
     return TY_OK;
 }
 
-static ty_status serve(const ty_chat_request *r, const char *picture, ty_buf *out, ty_err *err) {
+static ty_status serve(const ty_chat_request *r, const ty_marks *m, ty_buf *out, ty_err *err) {
     ty_status st = check_serve(r, err);
-    if (st == TY_OK) put_lines(r, true, picture, out);
+    if (st == TY_OK) put_lines(r, true, m, out);
     return st;
 }
 
 /* "ROLE: message" and what ends it; an empty message is "ROLE:" alone, as in the reference. */
-static void put_said(const char *role, const ty_turn *t, const char *picture, const char *end,
+static void put_said(const char *role, const ty_turn *t, const ty_marks *m, const char *end,
                      ty_buf *out) {
     ty_buf_printf(out, "%s:", role);
     if (ty_turn_images(t) == 0 && !has_text(t, 0, t->n_part)) return;
     ty_buf_puts(out, " ");
     for (int i = 0; i < t->n_part; i++)
-        ty_buf_puts(out, t->part[i].is_image ? picture : t->part[i].text);
+        ty_buf_puts(out, t->part[i].is_image ? mark_of(m, &t->part[i]) : t->part[i].text);
     ty_buf_puts(out, end);
 }
 
-static void put_said_by_all(const ty_chat_request *r, const char *preamble, const char *picture,
+static void put_said_by_all(const ty_chat_request *r, const char *preamble, const ty_marks *m,
                             ty_buf *out) {
     put_preamble(r, preamble, " ", out);
     for (int i = 0; i < r->n_turn; i++) {
         const ty_turn *t = &r->turn[i];
-        if (t->role == TY_ROLE_USER) put_said("USER", t, picture, " ", out);
-        if (t->role == TY_ROLE_ASSISTANT) put_said("ASSISTANT", t, picture, "</s>", out);
+        if (t->role == TY_ROLE_USER) put_said("USER", t, m, " ", out);
+        if (t->role == TY_ROLE_ASSISTANT) put_said("ASSISTANT", t, m, "</s>", out);
     }
     ty_buf_puts(out, "ASSISTANT:");
 }
 
-static ty_status mplug_owl2(const ty_chat_request *r, const char *picture, ty_buf *out,
-                            ty_err *err) {
+static ty_status mplug_owl2(const ty_chat_request *r, const ty_marks *m, ty_buf *out, ty_err *err) {
     (void)err;
-    put_said_by_all(r, "", picture, out);
+    put_said_by_all(r, "", m, out);
     return TY_OK;
 }
 
-static ty_status vicuna_v1(const ty_chat_request *r, const char *picture, ty_buf *out,
-                           ty_err *err) {
+static ty_status vicuna_v1(const ty_chat_request *r, const ty_marks *m, ty_buf *out, ty_err *err) {
     (void)err;
-    put_said_by_all(r, vicuna_preamble, picture, out);
+    put_said_by_all(r, vicuna_preamble, m, out);
     return TY_OK;
 }
 

@@ -114,6 +114,11 @@ ty_status ty_chat_codec_decode_sampling(const Tyto__Sampling *s, ty_sampling *ou
 static Tyto__Part *encode_part(const ty_part *p) {
     Tyto__Part *x = ty_pb_new(&tyto__part__descriptor);
     if (!x) return NULL;
+    if (p->is_video) {
+        x->kind_case = TYTO__PART__KIND_VIDEO;
+        x->video = 1;
+        return x;
+    }
     if (p->is_image) {
         x->kind_case = TYTO__PART__KIND_IMAGE;
         x->image = 1;
@@ -187,7 +192,8 @@ static ty_status decode_part(const Tyto__Part *p, ty_chat_request *out, ty_err *
     switch (p->kind_case) {
     case TYTO__PART__KIND_TEXT: return ty_chat_add_text(out, p->text, strlen(p->text), err);
     case TYTO__PART__KIND_IMAGE: return ty_chat_add_image(out, NULL, err);
-    default: return ty_fail(err, TY_EINVAL, "decode task: a part is neither text nor image");
+    case TYTO__PART__KIND_VIDEO: return ty_chat_add_video(out, NULL, err);
+    default: return ty_fail(err, TY_EINVAL, "decode task: a part is neither text, image nor video");
     }
 }
 

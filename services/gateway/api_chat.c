@@ -94,15 +94,16 @@ static ty_status read_request(chat *c, const char *body, size_t len, char *param
 static ty_status read_url(chat *c, gathered *p, const char *text, char *param, ty_err *err) {
     lift_url u = lift_find(&c->lift, text);
     ty_status st;
-    if (c->g->fetch && fetch_is_address(u.bytes, u.len)) {
+    if (!p->video && c->g->fetch && fetch_is_address(u.bytes, u.len)) {
         st = fetch_check(c->g->fetch, text, err);
         p->address = st == TY_OK ? strdup(text) : NULL;
         if (st == TY_OK && !p->address) st = ty_fail(err, TY_ENOMEM, "no memory for the pictures");
     } else {
-        st = data_url_decode(u.bytes, u.len, GATEWAY_PICTURE_MAX_BYTES, &p->bytes, &p->size, err);
+        st = data_url_decode(u.bytes, u.len, p->video, GATEWAY_PICTURE_MAX_BYTES, &p->bytes,
+                             &p->size, err);
     }
     if (st == TY_OK) return st;
-    snprintf(param, CHAT_PARAM_MAX, "%s.image_url.url", p->param);
+    snprintf(param, CHAT_PARAM_MAX, "%s.%s_url.url", p->param, p->video ? "video" : "image");
     ty_err_context(err, "%s", p->param);
     return st;
 }
@@ -119,6 +120,7 @@ static ty_status read_pictures(chat *c, char *param, ty_err *err) {
             if (!part->is_image) continue;
             gathered *p = &c->picture[c->n_pictures++];
             snprintf(p->param, sizeof(p->param), "messages[%d].content[%d]", i, j);
+            p->video = part->is_video;
             if (part->is_file) {
                 snprintf(p->sha256, sizeof(p->sha256), "%s", part->text);
                 continue;
@@ -243,7 +245,7 @@ static void start_ask(chat *c) {
     }
     for (int i = 0; i < n; i++) {
         const gathered *p = &c->picture[i];
-        pictures[i] = (ask_picture){p->bytes, p->size, p->sha256, c->request.upright};
+        pictures[i] = (ask_picture){p->bytes, p->size, p->sha256, c->request.upright, p->video};
         c->picture[i].bytes = NULL;
     }
     c->stream = c->request.stream;
@@ -336,6 +338,7 @@ static ty_status put_stored_pictures(chat *c, ty_err *err) {
             gathered *p = &all[k++];
             p->stored = true;
             snprintf(p->param, sizeof(p->param), "conversation");
+            p->video = r->turn[i].part[j].is_video;
             snprintf(p->sha256, sizeof(p->sha256), "%s", r->turn[i].part[j].text);
         }
     return TY_OK;

@@ -19,7 +19,8 @@ typedef struct {
 
 /* The first row that fits counts. */
 static const row rows[] = {
-    {TY_EUNSUPPORTED, "preprocess", 400, "unsupported_image", "send a JPEG, PNG or WebP picture"},
+    {TY_EUNSUPPORTED, "preprocess", 400, "unsupported_image",
+     "send a JPEG, PNG or WebP picture (videos: see docs/protocol.md)"},
     {TY_ELIMIT, "preprocess", 400, "image_too_large", "send a smaller picture"},
     {TY_ETIMEOUT, "preprocess", 504, "timeout", "send a smaller picture, or fewer at once"},
     {TY_EINVAL, NULL, 400, "invalid_value", NULL},
@@ -31,7 +32,7 @@ static const row rows[] = {
     {TY_EFORMAT, NULL, 500, "bad_message", "the service's log says more"},
     {TY_ESHAPE, NULL, 500, "shape_mismatch", "the pipeline's stages do not fit; import it again"},
     {TY_ELIMIT, NULL, 400, "limit_exceeded", NULL},
-    {TY_EIMAGE, NULL, 400, "invalid_image", "send a whole, undamaged JPEG, PNG or WebP file"},
+    {TY_EIMAGE, NULL, 400, "invalid_image", "send a whole, undamaged file"},
     {TY_ECONTEXT, NULL, 400, "context_length_exceeded",
      "shorten the messages, send fewer pictures or lower max_tokens"},
     {TY_ECHECKSUM, NULL, 500, "checksum_mismatch", "send it again"},

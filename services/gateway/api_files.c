@@ -18,12 +18,17 @@
 
 enum { FILE_MAX_BYTES = 64 << 20 };
 
-/* NULL: no picture that can be read. */
+/* NULL: neither picture nor video that can be read. */
 static const char *media_type(const char *bytes, size_t size) {
     if (size >= 3 && memcmp(bytes, "\xff\xd8\xff", 3) == 0) return "image/jpeg";
     if (size >= 8 && memcmp(bytes, "\x89PNG\r\n\x1a\n", 8) == 0) return "image/png";
     if (size >= 12 && memcmp(bytes, "RIFF", 4) == 0 && memcmp(bytes + 8, "WEBP", 4) == 0)
         return "image/webp";
+    if (size >= 4 && memcmp(bytes, "GIF8", 4) == 0) return "image/gif";
+    if (size >= 12 && memcmp(bytes, "RIFF", 4) == 0 && memcmp(bytes + 8, "AVI ", 4) == 0)
+        return "video/x-msvideo";
+    if (size >= 12 && memcmp(bytes + 4, "ftyp", 4) == 0) return "video/mp4";
+    if (size >= 4 && memcmp(bytes, "\x1A\x45\xDF\xA3", 4) == 0) return "video/webm";
     return NULL;
 }
 
@@ -111,7 +116,7 @@ static ty_status read_upload(upload *u, http_call *c, const char **param, ty_err
         return ty_fail(err, TY_EINVAL, "the file has %zu bytes, at most %d are taken", u->size,
                        FILE_MAX_BYTES);
     if (!media_type(u->bytes, u->size))
-        return ty_fail(err, TY_EUNSUPPORTED, "the file is no JPEG, PNG or WebP picture");
+        return ty_fail(err, TY_EUNSUPPORTED, "the file is no JPEG, PNG or WebP picture and no video");
     return TY_OK;
 }
 

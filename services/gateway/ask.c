@@ -108,7 +108,8 @@ static ty_status make_picture(ask *a, int i, ask_picture *p, ty_err *err) {
         x->task->env->picture = about;
         about->upright = p->upright;
     }
-    if (!about || ty_pb_set_str(&about->sha256, sha256) != TY_OK) {
+    if (!about || ty_pb_set_str(&about->sha256, sha256) != TY_OK ||
+        (p->video && ty_pb_set_str(&about->mode, "video") != TY_OK)) {
         free(bytes);
         return ty_fail(err, TY_ENOMEM, "no memory for the task of picture %d", i);
     }
@@ -121,7 +122,8 @@ static int find_same(const ask_picture *p, const part *x, int i) {
     for (int j = 0; j < i; j++) {
         if (x[j].same_as >= 0) continue;
         zmq_msg_t *f = &x[j].task->frame[0]; /* p[j].bytes moved there */
-        if (zmq_msg_size(f) == p[i].size && memcmp(zmq_msg_data(f), p[i].bytes, p[i].size) == 0)
+        if (p[j].video == p[i].video && zmq_msg_size(f) == p[i].size &&
+            memcmp(zmq_msg_data(f), p[i].bytes, p[i].size) == 0)
             return j;
     }
     return -1;
@@ -132,6 +134,10 @@ static ty_status make_pictures(ask *a, ask_picture *p, ty_err *err) {
     if (a->n_pictures && !ty_pipeline_has_vision(pl))
         return ty_fail(err, TY_EUNSUPPORTED, "model %s reads text alone; leave the pictures out",
                        pl->name);
+    for (int i = 0; i < a->n_pictures; i++)
+        if (p[i].video && !ty_pipeline_sees_videos(pl))
+            return ty_fail(err, TY_EUNSUPPORTED,
+                           "model %s sees no videos; send one of the pictures", pl->name);
     for (int i = 0; i < a->n_pictures; i++) {
         a->part[i].same_as = find_same(p, a->part, i);
         if (a->part[i].same_as >= 0) continue;

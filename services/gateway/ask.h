@@ -68,10 +68,11 @@ typedef struct {
     size_t size;
     const char *sha256; /* of the bytes; NULL or "": not known yet */
     bool upright;       /* to be turned as its EXIF orientation says */
+    bool video;         /* the file is one */
 } ask_picture;
 
 /* Takes the pictures' bytes and the decode task over, also on failure.  Sends nothing yet.  Fails:
- * TY_ENOMEM, TY_EUNSUPPORTED (pictures for a pipeline without vision), TY_ELIMIT. */
+ * TY_ENOMEM, TY_EUNSUPPORTED (pictures for a pipeline without vision, videos for one that sees none), TY_ELIMIT. */
 ty_status ask_create(ask **out, const ask_options *opt, ask_picture *pictures, int n_pictures,
                      Tyto__DecodeTask *decode, ty_err *err);
 void ask_start(ask *a);

@@ -21,22 +21,24 @@ static int shown(size_t n) {
 }
 
 /* "image/png;base64" of "data:image/png;base64,..." is checked; *data is where what follows begins. */
-static ty_status check_head(const char *url, size_t len, size_t *data, ty_err *err) {
+static ty_status check_head(const char *url, size_t len, bool video, size_t *data, ty_err *err) {
+    const char *example = video ? "data:video/mp4;base64,..." : "data:image/jpeg;base64,...";
+    const char *kind = video ? "video" : "picture";
     if (begins(url, len, "http:") || begins(url, len, "https:"))
         return ty_fail(err, TY_EUNSUPPORTED,
-                       "picture addresses are not fetched; send the picture itself as "
-                       "data:image/jpeg;base64,...");
+                       "%s addresses are not fetched; send the %s itself as %s", kind, kind,
+                       example);
     if (!begins(url, len, "data:"))
-        return ty_fail(err, TY_EUNSUPPORTED,
-                       "\"%.*s\" is no data URL; send data:image/jpeg;base64,...", shown(len), url);
+        return ty_fail(err, TY_EUNSUPPORTED, "\"%.*s\" is no data URL; send %s", shown(len), url,
+                       example);
     const char *type = url + 5, *comma = memchr(url, ',', len);
     if (!comma) return ty_fail(err, TY_EINVAL, "the data URL has no comma before its data");
     size_t n = (size_t)(comma - type);
-    if (!begins(type, n, "image/"))
-        return ty_fail(err, TY_EUNSUPPORTED, "media type \"%.*s\" is not image/...", shown(n),
-                       type);
+    if (!begins(type, n, "image/") && !(video && begins(type, n, "video/")))
+        return ty_fail(err, TY_EUNSUPPORTED, "media type \"%.*s\" is not %simage/...", shown(n),
+                       type, video ? "video/... or " : "");
     if (n < 13 || !begins(comma - 7, 7, ";base64"))
-        return ty_fail(err, TY_EINVAL, "the data URL is not base64, want data:image/...;base64,");
+        return ty_fail(err, TY_EINVAL, "the data URL is not base64, want %s", example);
     *data = (size_t)(comma + 1 - url);
     return TY_OK;
 }
@@ -64,13 +66,13 @@ static ty_status check_base64(const char *data, size_t len, int *pad, ty_err *er
     return TY_OK;
 }
 
-ty_status data_url_decode(const char *url, size_t len, size_t max_bytes, uint8_t **bytes,
-                          size_t *size, ty_err *err) {
+ty_status data_url_decode(const char *url, size_t len, bool video, size_t max_bytes,
+                          uint8_t **bytes, size_t *size, ty_err *err) {
     size_t head = 0;
     int pad = 0;
     *bytes = NULL;
     *size = 0;
-    ty_status st = check_head(url, len, &head, err);
+    ty_status st = check_head(url, len, video, &head, err);
     if (st != TY_OK) return st;
     const char *data = url + head;
     len -= head;

@@ -18,6 +18,7 @@ typedef struct {
     char *address;              /* http(s), to be fetched; NULL: none */
     uint8_t *bytes;             /* malloc'ed; NULL: not here yet */
     size_t size;
+    bool video;
     bool stored; /* the conversation has it already */
 } gathered;
 

@@ -10,7 +10,7 @@ static void good(const char *url, const char *want, size_t n) {
     uint8_t *p = NULL;
     size_t size = 0;
     ty_err e = {0};
-    assert_int_equal(data_url_decode(url, strlen(url), 100, &p, &size, &e), TY_OK);
+    assert_int_equal(data_url_decode(url, strlen(url), false, 100, &p, &size, &e), TY_OK);
     assert_int_equal(size, n);
     assert_memory_equal(p, want, n);
     free(p);
@@ -20,7 +20,7 @@ static void bad(const char *url, size_t max, ty_status want, const char *says) {
     uint8_t *p = (uint8_t *)1;
     size_t size = 1;
     ty_err e = {0};
-    assert_int_equal(data_url_decode(url, strlen(url), max, &p, &size, &e), want);
+    assert_int_equal(data_url_decode(url, strlen(url), false, max, &p, &size, &e), want);
     assert_null(p);
     if (!strstr(e.text, says)) fail_msg("\"%s\" does not say \"%s\"", e.text, says);
 }
@@ -63,8 +63,31 @@ static void data_url_stops_at_the_limit(void **state) {
     bad("data:image/png;base64,YWJjYWJjYWJjYWJj", 2, TY_ELIMIT, "at most 2");
 }
 
+static void a_video_may_be_video_or_image(void **state) {
+    (void)state;
+    static const struct {
+        const char *url;
+        bool video;
+        ty_status want;
+    } all[] = {{"data:video/mp4;base64,AAAA", true, TY_OK},
+               {"data:image/gif;base64,AAAA", true, TY_OK},
+               {"data:audio/ogg;base64,AAAA", true, TY_EUNSUPPORTED},
+               {"http://a/b.mp4", true, TY_EUNSUPPORTED},
+               {"data:video/mp4;base64,AAAA", false, TY_EUNSUPPORTED}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        uint8_t *p = NULL;
+        size_t size;
+        ty_err err = {0};
+        assert_int_equal(
+            data_url_decode(all[i].url, strlen(all[i].url), all[i].video, 100, &p, &size, &err),
+            all[i].want);
+        free(p);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_video_may_be_video_or_image),
         cmocka_unit_test(data_url_decodes_every_padding),
         cmocka_unit_test(data_url_refuses_what_is_not_base64),
         cmocka_unit_test(data_url_refuses_other_schemes_and_types),

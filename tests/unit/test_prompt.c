@@ -47,6 +47,20 @@ static void pictures_and_runs_of_text_are_lines(void **state) {
           README "Human: ab\nHuman: <image>\nHuman: <image>\nHuman: c\nHuman: <image>\nAI: ");
 }
 
+static void a_video_stands_where_its_part_is(void **state) {
+    (void)state;
+    static const char both[] =
+        "[{\"role\":\"user\",\"content\":[{\"type\":\"video\"},{\"type\":\"image\"},"
+        "{\"type\":\"text\",\"text\":\"q\"}]}]";
+    ty_err err = {0};
+    family = "mplug_owl_v1_video";
+    gives("readme", both, README "Human: <|video|>\nHuman: <image>\nHuman: q\nAI: ");
+    family = "mplug_owl_v1";
+    assert_null(rendered("readme", both, &err));
+    assert_int_equal(err.code, TY_EUNSUPPORTED);
+    assert_non_null(strstr(err.text, "messages[0]"));
+}
+
 static void a_system_message_replaces_the_preamble(void **state) {
     (void)state;
     gives("readme",
@@ -189,6 +203,7 @@ static void v2_has_no_bos_before_a_picture_in_front(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pictures_and_runs_of_text_are_lines),
+        cmocka_unit_test(a_video_stands_where_its_part_is),
         cmocka_unit_test(a_system_message_replaces_the_preamble),
         cmocka_unit_test(an_empty_question_is_a_line),
         cmocka_unit_test(serve_refuses_two_pictures_in_a_message),

@@ -245,6 +245,13 @@ static void broken_messages_name_the_place(void **state) {
          TY_EINVAL, "messages[1].content"},
         {"[{\"role\":\"user\",\"content\":\"what is <image>?\"}]", TY_EINVAL,
          "messages[0].content"},
+        {"[{\"role\":\"user\",\"content\":[{\"type\":\"video_url\",\"video_url\":{}}]}]", TY_EINVAL,
+         "messages[0].content[0].video_url.url"},
+        {"[{\"role\":\"user\",\"content\":[{\"type\":\"video_url\",\"video_url\":{\"url\":\"data:"
+         "x\","
+         "\"fps\":1}}]}]",
+         TY_EUNSUPPORTED, "messages[0].content[0].video_url.fps"},
+        {"[{\"role\":\"user\",\"content\":\"a <|video|> b\"}]", TY_EINVAL, "messages[0].content"},
         {"[{\"role\":\"assistant\",\"content\":[{\"type\":\"image_url\",\"image_url\":"
          "{\"url\":\"data:x\"}}]},{\"role\":\"user\",\"content\":\"x\"}]",
          TY_EINVAL, "messages[0].content"},
