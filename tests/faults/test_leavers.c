@@ -70,10 +70,9 @@ static int set_up(void **state) {
     test_output_clear(&o);
     /* So little memory for keys and values that the warm-up touches all of it. */
     assert_int_equal(setenv("TYTO_KV_MIB", "4", 1), 0);
-    fleet_rig_start(&fleet, &(fleet_rig_options){.pipeline = dir,
-                                                 .brokers = 2,
-                                                 .gateways = 1,
-                                                 .workers = {1, 1, 1, 1}});
+    fleet_rig_start(&fleet,
+                    &(fleet_rig_options){
+                        .pipeline = dir, .brokers = 2, .gateways = 1, .workers = {1, 1, 1, 1}});
     const char *picture = test_path("%s/images/photo_47.jpg", test_golden_dir());
     const char *stream = "\"max_tokens\": 400, \"ignore_eos\": true, \"stream\": true";
     picture_request = test_request("slow", "What is in this picture?", picture, stream);
@@ -150,9 +149,7 @@ static bool client(phase p, unsigned *seed) {
         ok = send_request(fd, text_request, 1, 1);
         nap_ms(rand_r(seed) % 40);
         break;
-    case FIRST_TOKEN:
-        ok = send_request(fd, picture_request, 1, 1) && read_until(fd, 1) > 0;
-        break;
+    case FIRST_TOKEN: ok = send_request(fd, picture_request, 1, 1) && read_until(fd, 1) > 0; break;
     case MANY_TOKENS:
         ok = send_request(fd, text_request, 1, 1) && read_until(fd, 6000) >= 6000;
         break;
@@ -262,7 +259,8 @@ static double settle(void) {
 }
 
 static void compare(const figures *before, const figures *after, int n) {
-    print_message("%-14s %10s %10s %12s %12s\n", "", "fds before", "after", "RSS before kB", "after");
+    print_message("%-14s %10s %10s %12s %12s\n", "", "fds before", "after", "RSS before kB",
+                  "after");
     for (int i = 0; i < n; i++)
         print_message("%-14s %10ld %10ld %12ld %12ld\n", after[i].name, before[i].fds, after[i].fds,
                       before[i].rss_kb, after[i].rss_kb);
@@ -308,7 +306,8 @@ static void burst_of_pictures_from_one_client_loses_none(void **state) {
     for (int i = 0; i < BURST; i++) {
         if (q[i].status != 200 || q[i].finishes != 1 || strcmp(q[i].text, q[0].text) != 0) {
             if (lost++ == 0)
-                print_error("request %d: status %d: %s\n", i, q[i].status, q[i].raw ? q[i].raw : "");
+                print_error("request %d: status %d: %s\n", i, q[i].status,
+                            q[i].raw ? q[i].raw : "");
         }
     }
     for (int i = 0; i < BURST; i++) test_question_clear(&q[i]);
