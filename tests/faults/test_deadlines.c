@@ -31,9 +31,9 @@ static int set_up(void **state) {
     (void)state;
     static char dir[512];
     snprintf(dir, sizeof(dir), "%s/slow", test_temp_dir());
-    test_output o = TEST_RUN(ARG(test_bin("tyto")), ARG("synth"), dir, ARG("--llm"), llm,
-                             ARG("--vit"), ARG("tiny"), ARG("--vit-layers"), ARG("1"),
-                             ARG("--queries"), ARG("8"));
+    test_output o =
+        TEST_RUN(ARG(test_bin("tyto")), ARG("synth"), dir, ARG("--llm"), llm, ARG("--vit"),
+                 ARG("tiny"), ARG("--vit-layers"), ARG("1"), ARG("--queries"), ARG("8"));
     if (o.exit_code != 0) fail_msg("tyto synth: %s%s", o.out, o.err);
     test_output_clear(&o);
     /* One task at a time: the second waits in the broker. */
@@ -45,12 +45,12 @@ static int set_up(void **state) {
                                                  .workers = {1, 1, 1, 1},
                                                  .gateway_options = deadline,
                                                  .worker_options = one});
-    picture = test_request("slow", "What is this?",
-                           test_path("%s/images/photo_47.jpg", test_golden_dir()),
-                           "\"max_tokens\": 2");
+    picture =
+        test_request("slow", "What is this?",
+                     test_path("%s/images/photo_47.jpg", test_golden_dir()), "\"max_tokens\": 2");
     text = test_request("slow", "Hello", NULL, "\"max_tokens\": 2");
-    long_text =
-        test_request("slow", "Tell me a story.", NULL, "\"max_tokens\": 1900, \"ignore_eos\": true");
+    long_text = test_request("slow", "Tell me a story.", NULL,
+                             "\"max_tokens\": 1900, \"ignore_eos\": true");
     long_stream = test_request("slow", "Tell me a story.", NULL,
                                "\"max_tokens\": 1900, \"ignore_eos\": true, \"stream\": true");
     return 0;
