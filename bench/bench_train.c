@@ -87,7 +87,7 @@ static owl *open_model(void) {
     snprintf(path, sizeof path, "%s/config.json", dir);
     make_folders(dir);
     if (ty_file_write_atomic(path, CONFIG, strlen(CONFIG), &err) != TY_OK ||
-        owl_new(&m, dir, all, NULL, 1, &err) != TY_OK ||
+        owl_new(&m, dir, all, NULL, -1, 1, &err) != TY_OK ||
         param_settle(&m->params, 0, 1, &err) != TY_OK)
         stop("model", err.text);
     return m;

@@ -5,7 +5,7 @@ GOLDEN_TESTS := $(filter $(OUT)/tests/golden/%,$(TESTS))
 # What the tests run as processes.
 TEST_NEEDS := all
 
-.PHONY: test unit golden test-training test-asan test-tsan fuzz check lint test-clients test-page chaos test-llamacpp
+.PHONY: test unit golden test-training test-asan test-tsan fuzz check lint test-clients test-page chaos test-peft test-llamacpp
 test: setup ## everything, set-up included: unit, golden, wire, pipeline, fault and fuzz tests
 	@$(MAKE) --no-print-directory -j$$(nproc) $(TEST_NEEDS) $(TESTS)
 	@tests/run $(TESTS)
@@ -54,6 +54,11 @@ test-page: all $(CLIENTS)/.requirements-page ## Chromium drives the web page; sc
 	@tests/clients/run-page $(OUT)/bin $(CLIENTS)/bin/python build/screenshots
 chaos: all $(CLIENTS)/.requirements ## 100 streams while decoders, brokers, stores and gateways are killed (CHAOS_ARGS)
 	@$(CLIENTS)/bin/python tests/clients/chaos.py $(OUT)/bin $(CHAOS_ARGS)
+test-peft: all $(CLIENTS)/.requirements-peft ## PEFT loads an adapter that the trainer wrote (installs PyTorch)
+	@rm -rf build/peft-check
+	$(OUT)/bin/tyto-train --model tests/golden/v1-micro --data tests/golden/images_golden/v1_train.jsonl --images tests/golden/images \
+	    --recipe v1-stage2 --batch 4 --steps 20 --lr 1e-2 --merge --out build/peft-check
+	$(CLIENTS)/bin/python tests/clients/check_peft.py tests/golden/v1-micro build/peft-check/adapter build/peft-check/model
 test-llamacpp: all $(CLIENTS)/.requirements-llama ## llama.cpp reads our decoder.gguf, we read its files (compiles for minutes)
 	@tools/setup cmake g++
 	$(OUT)/bin/tyto import tests/golden/v1-micro build/models/llamacpp-check

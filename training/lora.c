@@ -43,7 +43,7 @@ static ty_status add_one(void *ctx, const char *name, owl_linear *l, ty_err *err
                    l->lora_a->value);
     snprintf(full, sizeof full, "%s%s.lora_B.default.weight", BASE, name);
     l->scale = (float)(a->spec->alpha / (double)r);
-    a->n++;
+    l->lora_id = a->n++;
     return param_new(&a->m->params, full, 2, (int64_t[]){out, r}, &l->lora_b, err);
 }
 
@@ -77,7 +77,7 @@ ty_status lora_read_spec(lora_spec *spec, const char *dir, ty_err *err) {
 static json_t *config_of(const lora_spec *spec, const char *base) {
     return json_pack("{s:s, s:s, s:i, s:f, s:f, s:s, s:s, s:b, s:b, s:b, s:n, s:n, s:n}",
                      "peft_type", "LORA", "base_model_name_or_path", base, "r", spec->rank,
-                     "lora_alpha", spec->alpha, "lora_dropout", 0.0, "bias", "none",
+                     "lora_alpha", spec->alpha, "lora_dropout", spec->dropout, "bias", "none",
                      "target_modules", spec->target, "fan_in_fan_out", 0, "inference_mode", 1,
                      "init_lora_weights", 1, "modules_to_save", "task_type", "layers_to_transform");
 }

@@ -9,8 +9,8 @@
 
 typedef struct {
     int rank;
-    double alpha;
-    char target[512]; /* extended regular expression that a module's whole name must match */
+    double alpha, dropout; /* dropout: only told to PEFT; passes have it in train_run */
+    char target[512];      /* extended regular expression that a module's whole name must match */
 } lora_spec;
 
 /* Adapters on all linear layers of the language model that the target matches: A uniform within

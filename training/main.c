@@ -14,7 +14,7 @@
 static struct {
     const char *model, *data, *images, *out, *recipe, *adapter, *frozen, *trains, *lora_target;
     const char *golden, *run;
-    double lr, epochs, weight_decay, clip, lora_alpha;
+    double lr, epochs, weight_decay, clip, lora_alpha, lora_dropout;
     int steps, batch, micro_batch, max_length, warmup, lora_rank, seed, save_every, readers,
         threads;
     bool recompute, merge, no_augment, list, is_new;
@@ -51,6 +51,7 @@ static const ty_option TABLE[] = {
                "which parameters train, instead of the recipe's"),
     TY_OPT_INT("lora-rank", NULL, opt.lora_rank, -1, -1, 1 << 16, "0: no LoRA; -1: the recipe's"),
     TY_OPT_DOUBLE("lora-alpha", NULL, opt.lora_alpha, 0, 0, 1e6, "0: the recipe's"),
+    TY_OPT_DOUBLE("lora-dropout", NULL, opt.lora_dropout, -1, -1, 0.99, "-1: the recipe's"),
     TY_OPT_STR("lora-target", NULL, opt.lora_target, NULL, "REGEX",
                "which linear layers, instead of the recipe's"),
     TY_OPT_STR("adapter", NULL, opt.adapter, NULL, "DIR",
@@ -99,6 +100,7 @@ static ty_status make_recipe(recipe *r, ty_err *err) {
     if (opt.trains) r->trains = opt.trains;
     if (opt.lora_rank >= 0) r->lora_rank = opt.lora_rank;
     if (opt.lora_alpha > 0) r->lora_alpha = opt.lora_alpha;
+    if (opt.lora_dropout >= 0) r->lora_dropout = opt.lora_dropout;
     if (opt.lora_target) r->lora_target = opt.lora_target;
     if (opt.no_augment) r->augment = false;
     if (r->lora_rank > 0 && (!r->lora_target || !(r->lora_alpha > 0)))

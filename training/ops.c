@@ -4,6 +4,7 @@
 #include "training/pass.h"
 #include "common/math/matmul.h"
 #include "training/grad.h"
+#include "training/random.h"
 
 #include <string.h>
 
@@ -110,6 +111,20 @@ static void scale(float *x, int64_t n, float s) {
     for (int64_t i = 0; i < n; i++) x[i] *= s;
 }
 
+/* Of this pass and this adapter: the same forward, run again, and backward. */
+static uint64_t dropout_stream(const train_run *r, const owl_linear *l) {
+    return r->draw << 16 | (uint64_t)l->lora_id;
+}
+
+/* x with the adapter's dropout; x itself where there is none. */
+static const float *dropped(train_run *r, const owl_linear *l, const float *x, int64_t rows) {
+    int64_t n = rows * in_of(l->lora_a);
+    if (r->lora_dropout <= 0) return x;
+    float *y = op_floats(r, n);
+    if (y) random_dropout(r->seed, dropout_stream(r, l), r->lora_dropout, x, n, y);
+    return y;
+}
+
 /* scale (x a^T): what both directions of a low-rank layer need. */
 static float *low_rank(train_run *r, const owl_linear *l, const float *x, int64_t rows) {
     int64_t rank = out_of(l->lora_a);
@@ -123,18 +138,29 @@ void op_linear(train_run *r, const owl_linear *l, const float *x, int64_t rows, 
     if (r->st != TY_OK || rows <= 0) return;
     times_w(r, l->w, x, rows, y, false);
     if (l->b) add_bias(r, l->b, rows, y);
-    if (l->lora_a) times_w(r, l->lora_b, low_rank(r, l, x, rows), rows, y, true);
+    if (l->lora_a)
+        times_w(r, l->lora_b, low_rank(r, l, dropped(r, l, x, rows), rows), rows, y, true);
 }
 
 static void low_rank_back(train_run *r, const owl_linear *l, const float *x, const float *dy,
                           int64_t rows, float *dx) {
-    int64_t rank = out_of(l->lora_a);
+    int64_t rank = out_of(l->lora_a), n = rows * in_of(l->lora_a);
+    x = dropped(r, l, x, rows);
     weight_gradient(r, l->lora_b, low_rank(r, l, x, rows), dy, rows);
     float *du = op_floats(r, rows * rank);
     times_w_back(r, l->lora_b, dy, rows, du, false);
     if (r->st == TY_OK) scale(du, rows * rank, l->scale);
     weight_gradient(r, l->lora_a, x, du, rows);
-    if (dx) times_w_back(r, l->lora_a, du, rows, dx, true);
+    if (!dx) return;
+    if (r->lora_dropout <= 0) {
+        times_w_back(r, l->lora_a, du, rows, dx, true);
+        return;
+    }
+    float *through = op_floats(r, n);
+    times_w_back(r, l->lora_a, du, rows, through, false);
+    if (r->st == TY_OK)
+        random_dropout(r->seed, dropout_stream(r, l), r->lora_dropout, through, n, through);
+    op_add(r, dx, through, n);
 }
 
 void op_linear_back(train_run *r, const owl_linear *l, const float *x, const float *dy,

@@ -466,8 +466,8 @@ ty_status owl_open(owl **out, const char *dir, bool (*trains)(void *ctx, const c
 }
 
 ty_status owl_new(owl **out, const char *dir, bool (*trains)(void *ctx, const char *name),
-                  void *ctx, uint64_t seed, ty_err *err) {
-    param_source src = {NULL, seed, trains, ctx, -1};
+                  void *ctx, int frozen_type, uint64_t seed, ty_err *err) {
+    param_source src = {NULL, seed, trains, ctx, frozen_type};
     return read_all(out, dir, &src, err);
 }
 

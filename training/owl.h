@@ -17,6 +17,7 @@ typedef struct {
     param *w, *b;
     param *lora_a, *lora_b;
     float scale;
+    int lora_id; /* counts adapters from 0: which dropout is theirs */
 } owl_linear;
 
 typedef struct {
@@ -73,7 +74,7 @@ ty_status owl_open(owl **out, const char *dir, bool (*trains)(void *ctx, const c
                    void *ctx, int frozen_type, ty_err *err);
 /* The same with new weights: DIR needs config.json alone, which then gives all sizes. */
 ty_status owl_new(owl **out, const char *dir, bool (*trains)(void *ctx, const char *name),
-                  void *ctx, uint64_t seed, ty_err *err);
+                  void *ctx, int frozen_type, uint64_t seed, ty_err *err);
 /* Calls fn for each linear layer of the language model with its checkpoint name without ".weight". */
 ty_status owl_each_linear(owl *m,
                           ty_status (*fn)(void *ctx, const char *name, owl_linear *l, ty_err *err),

@@ -26,6 +26,9 @@ typedef struct {
     ty_pool *pool;
     ty_arena *arena;
     bool recompute;
+    double lora_dropout; /* of adapters' inputs, while there is a backward; 0: none */
+    uint64_t seed,
+        draw; /* what the dropout of this pass draws: the run's seed, the micro-batch's number */
     double flops; /* of matrix products, attention aside */
     /* Called by a backward when the gradients of `first` and of all that stands behind it in the set,
      * adapters aside, are complete; NULL: nobody listens. */

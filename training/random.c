@@ -20,3 +20,17 @@ void random_normal(uint64_t seed, uint64_t stream, double deviation, int64_t n, 
         out[i] = (float)(deviation * sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
     }
 }
+
+static uint64_t mix(uint64_t z) {
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
+
+void random_dropout(uint64_t seed, uint64_t stream, double p, const float *x, int64_t n, float *y) {
+    uint64_t key = mix(mix(seed + 0x9E3779B97F4A7C15u) ^ stream),
+             below = (uint64_t)(p * 18446744073709551615.0);
+    float scale = (float)(1 / (1 - p));
+    for (int64_t i = 0; i < n; i++)
+        y[i] = mix(key + (uint64_t)i * 0x9E3779B97F4A7C15u) < below ? 0 : x[i] * scale;
+}

@@ -13,5 +13,8 @@ double random_unit(uint64_t seed, uint64_t stream, uint64_t index);
 void random_uniform(uint64_t seed, uint64_t stream, double bound, int64_t n, float *out);
 /* Normal with mean 0: n numbers (Box-Muller). */
 void random_normal(uint64_t seed, uint64_t stream, double deviation, int64_t n, float *out);
+/* y = x / (1 - p) where a draw of (seed, stream) keeps the element, 0 where it does not, which happens with
+ * probability p; y may be x.  A cheaper generator (splitmix64), for there are many. */
+void random_dropout(uint64_t seed, uint64_t stream, double p, const float *x, int64_t n, float *y);
 
 #endif

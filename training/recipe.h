@@ -14,7 +14,7 @@ typedef struct {
     int version;        /* of the model: 1, 2, 0 = a plain LLaMA; -1 = any */
     const char *trains; /* extended expression over checkpoint names; "" = nothing but LoRA */
     int lora_rank;      /* 0: no LoRA */
-    double lora_alpha;
+    double lora_alpha, lora_dropout;
     const char *lora_target;
     adamw optimizer;
     double lr, clip;

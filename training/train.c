@@ -61,14 +61,16 @@ static ty_status open_model(trainer *t, ty_err *err) {
     regex_t e;
     if (regcomp(&e, r->trains[0] ? r->trains : "^$", REG_EXTENDED | REG_NOSUB) != 0)
         return ty_fail(err, TY_EINVAL, "\"%.200s\" is no regular expression", r->trains);
-    ty_status st = t->c->is_new ? owl_new(&t->m, t->c->model, trains, &e, t->c->seed, err)
-                                : owl_open(&t->m, t->c->model, trains, &e, t->c->frozen_type, err);
+    ty_status st = t->c->is_new
+                       ? owl_new(&t->m, t->c->model, trains, &e, t->c->frozen_type, t->c->seed, err)
+                       : owl_open(&t->m, t->c->model, trains, &e, t->c->frozen_type, err);
     regfree(&e);
     if (st == TY_OK && r->version >= 0 && t->m->version != r->version)
         st = ty_fail(err, TY_EINVAL, "recipe %s is for %s, %s is not one", r->name,
                      r->version == 2 ? "mPLUG-Owl2" : "mPLUG-Owl v1", t->c->model);
     if (st == TY_OK && r->lora_rank > 0) {
-        t->lora = (lora_spec){.rank = r->lora_rank, .alpha = r->lora_alpha};
+        t->lora =
+            (lora_spec){.rank = r->lora_rank, .alpha = r->lora_alpha, .dropout = r->lora_dropout};
         snprintf(t->lora.target, sizeof t->lora.target, "%s", r->lora_target);
         if (t->c->resume_from) st = lora_read_spec(&t->lora, t->c->resume_from, err);
         if (st == TY_OK) st = lora_add(t->m, &t->lora, t->c->seed, err);
@@ -109,19 +111,21 @@ static ty_status open_data(trainer *t, ty_err *err) {
 /* What must be the same in both halves of an interrupted run. */
 static void describe(trainer *t) {
     const recipe *r = &t->c->recipe;
-    snprintf(t->settings, sizeof t->settings,
-             "recipe %s trains %s lora %d %g %s optimizer %d %.9g %.9g %.9g %.9g lr %.9g clip %.9g "
-             "schedule %d "
-             "new %d warmup %d %.9g batch %d micro %d ranks %d length %d augment %d seed %llu "
-             "steps %lld "
-             "samples %lld "
-             "targets of the first %d",
-             r->name, r->trains, r->lora_rank, r->lora_alpha, r->lora_rank ? t->lora.target : "-",
-             (int)r->optimizer.kind, r->optimizer.beta1, r->optimizer.beta2, r->optimizer.eps,
-             r->optimizer.weight_decay, r->lr, r->clip, (int)r->schedule, t->c->is_new,
-             r->warmup_steps, r->warmup_ratio, r->batch, t->c->micro_batch, ranks_size(),
-             t->c->max_length, r->augment, (unsigned long long)t->c->seed, (long long)t->steps,
-             (long long)t->data.n, t->data.item[0].n_target);
+    snprintf(
+        t->settings, sizeof t->settings,
+        "recipe %s trains %s lora %d %g %g %s optimizer %d %.9g %.9g %.9g %.9g lr %.9g clip %.9g "
+        "schedule %d "
+        "new %d warmup %d %.9g batch %d micro %d ranks %d length %d augment %d seed %llu "
+        "steps %lld "
+        "samples %lld "
+        "targets of the first %d",
+        r->name, r->trains, r->lora_rank, r->lora_alpha, r->lora_dropout,
+        r->lora_rank ? t->lora.target : "-", (int)r->optimizer.kind, r->optimizer.beta1,
+        r->optimizer.beta2, r->optimizer.eps, r->optimizer.weight_decay, r->lr, r->clip,
+        (int)r->schedule, t->c->is_new, r->warmup_steps, r->warmup_ratio, r->batch,
+        t->c->micro_batch, ranks_size(), t->c->max_length, r->augment,
+        (unsigned long long)t->c->seed, (long long)t->steps, (long long)t->data.n,
+        t->data.item[0].n_target);
 }
 
 static ty_status plan(trainer *t, ty_err *err) {
@@ -303,6 +307,7 @@ static ty_status gradients(trainer *t, gathered *g, ty_err *err) {
         bool last = i + 1 == t->accumulate && ranks_size() > 1;
         t->run.complete = last ? complete : NULL;
         t->run.ctx = t;
+        t->run.draw = (uint64_t)((t->at.step * t->accumulate + i) * ranks_size() + ranks_rank());
         if (g->micro[i]->batch.n_target > 0)
             st = pass_run(&t->run, t->m, &g->micro[i]->batch, weight, true, &loss, err);
         total += loss;
@@ -444,7 +449,11 @@ static ty_status open_all(trainer *t, ty_err *err) {
 }
 
 ty_status train(const train_config *c, ty_pool *pool, bool *finished, ty_err *err) {
-    trainer t = {.c = c, .run = {.pool = pool, .recompute = c->recompute}};
+    trainer t = {.c = c,
+                 .run = {.pool = pool,
+                         .recompute = c->recompute,
+                         .lora_dropout = c->recipe.lora_dropout,
+                         .seed = c->seed}};
     struct sigaction on = {.sa_handler = on_signal}, old_int, old_term;
     sigaction(SIGINT, &on, &old_int);
     sigaction(SIGTERM, &on, &old_term);
