@@ -352,17 +352,5 @@ ty_status ty_conversation_read(const redisReply *r, json_t **out, ty_err *err) {
 }
 
 ty_status ty_conversation_read_list(const redisReply *r, json_t **out, ty_err *err) {
-    *out = NULL;
-    ty_status st = ty_script_status(r, 1, err);
-    if (st != TY_OK) return st;
-    json_t *list = json_array();
-    for (size_t i = 0; list && i < r->element[1]->elements; i++) {
-        if (json_array_append_new(list, info_of(r->element[1]->element[i])) == 0) continue;
-        json_decref(list);
-        list = NULL;
-    }
-    if (!list)
-        return ty_fail(err, TY_EINTERNAL, "the list of conversations in Redis cannot be read");
-    *out = list;
-    return TY_OK;
+    return ty_script_list(r, info_of, "conversations", out, err);
 }

@@ -123,17 +123,7 @@ ty_status ty_picture_read_file(const redisReply *r, json_t **out, ty_err *err) {
 }
 
 ty_status ty_picture_read_list(const redisReply *r, json_t **out, ty_err *err) {
-    *out = NULL;
-    ty_status st = ty_script_status(r, 1, err);
-    if (st != TY_OK) return st;
-    json_t *list = json_array();
-    for (size_t i = 0; list && i < r->element[1]->elements; i++) {
-        if (json_array_append_new(list, file_of(r->element[1]->element[i])) == 0) continue;
-        json_decref(list);
-        list = NULL;
-    }
-    *out = list;
-    return list ? TY_OK : ty_fail(err, TY_EINTERNAL, "the list of files in Redis cannot be read");
+    return ty_script_list(r, file_of, "files", out, err);
 }
 
 ty_status ty_picture_read(const redisReply *r, const char **bytes, size_t *size, ty_err *err) {

@@ -194,6 +194,22 @@ ty_status ty_script_status(const redisReply *r, size_t values, ty_err *err) {
     return TY_OK;
 }
 
+ty_status ty_script_list(const redisReply *r, json_t *(*read)(const redisReply *r),
+                         const char *what, json_t **out, ty_err *err) {
+    *out = NULL;
+    ty_status st = ty_script_status(r, 1, err);
+    if (st != TY_OK) return st;
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < r->element[1]->elements; i++) {
+        if (json_array_append_new(list, read(r->element[1]->element[i])) == 0) continue;
+        json_decref(list);
+        list = NULL;
+    }
+    *out = list;
+    return list ? TY_OK
+                : ty_fail(err, TY_EINTERNAL, "the list of %s in Redis cannot be read", what);
+}
+
 json_t *ty_script_text_of(const redisReply *r) {
     return r->type == REDIS_REPLY_STRING ? json_stringn(r->str, r->len) : json_null();
 }

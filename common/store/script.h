@@ -60,6 +60,9 @@ void ty_script_number(ty_store_command *c, int64_t n, ty_status *st);
 ty_status ty_script_finish(ty_store_command *c, ty_status st, ty_err *err);
 /* {"OK", and at least `values` more}; else {status name, text}: that failure. */
 ty_status ty_script_status(const redisReply *r, size_t values, ty_err *err);
+/* {"OK", array}: each element by `read` (a new reference, NULL: it cannot) into an array; what names the whole. */
+ty_status ty_script_list(const redisReply *r, json_t *(*read)(const redisReply *r),
+                         const char *what, json_t **out, ty_err *err);
 /* A string or nil, and a number in a string, as JSON. */
 json_t *ty_script_text_of(const redisReply *r);
 json_t *ty_script_number_of(const redisReply *r);

@@ -12,7 +12,6 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 
-#include <openssl/evp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,16 +63,7 @@ static char *read_picture(const char *name, size_t *size) {
 }
 
 static json_t *image_part(const char *name) {
-    size_t size = 0;
-    char *file = read_picture(name, &size);
-    char *url = malloc(4 * ((size + 2) / 3) + 64);
-    assert_non_null(url);
-    int n = sprintf(url, "data:image/jpeg;base64,");
-    EVP_EncodeBlock((unsigned char *)url + n, (const unsigned char *)file, (int)size);
-    json_t *part = json_pack("{s:s, s:{s:s}}", "type", "image_url", "image_url", "url", url);
-    free(url);
-    free(file);
-    return part;
+    return test_image_part(test_path("%s/images/%s", test_golden_dir(), name));
 }
 
 /* One user message: a picture part (taken over, NULL: none), then the text. */
@@ -167,24 +157,6 @@ static int count_turns(int at_port, const char *id) {
     int n = (int)json_array_size(json_object_get(c, "turns"));
     json_decref(c);
     return n;
-}
-
-/* What `tyto run` says to a whole prompt. */
-static char *run_whole(const char *prompt, const char *const *images, int n) {
-    const char *argv[20] = {test_bin("tyto"), "run",    "--pipeline",   pipeline, "--raw",
-                            prompt,           "--json", "--max-tokens", "12"};
-    int k = 9;
-    for (int i = 0; i < n; i++) {
-        argv[k++] = "--image";
-        argv[k++] = images[i];
-    }
-    test_output o = test_run((char *const *)argv, NULL, 0, 60);
-    if (o.exit_code != 0) fail_msg("tyto run: %s", o.err);
-    json_t *j = json_loads(o.out, 0, NULL);
-    char *text = strdup(json_string_value(json_object_get(j, "text")));
-    json_decref(j);
-    test_output_clear(&o);
-    return text;
 }
 
 static double metric(int at_port, const char *name) {
@@ -297,7 +269,8 @@ static answered go_on(int at_port, const char *picture, const char *question, bo
         ty_buf_puts(&long_talk.text, "\nHuman: <image>");
     }
     ty_buf_printf(&long_talk.text, "\nHuman: %s\nAI: ", question);
-    char *want = run_whole(long_talk.text.data, long_talk.image, long_talk.n_image);
+    char *want =
+        test_run_raw(pipeline, long_talk.text.data, long_talk.image, long_talk.n_image, MAX_TOKENS);
     json_t *body = request(*long_talk.id ? long_talk.id : "new",
                            picture ? image_part(picture) : NULL, question);
     answered a = ask(at_port, NULL, body, stream);

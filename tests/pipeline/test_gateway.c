@@ -5,6 +5,7 @@
  */
 #include "tests/support/http_client.h"
 #include "tests/support/process.h"
+#include "tests/support/service.h"
 #include "tests/support/ty_test.h"
 
 #include "common/base/buf.h"
@@ -12,7 +13,6 @@
 #include "common/base/file.h"
 
 #include <jansson.h>
-#include <openssl/evp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -136,26 +136,10 @@ static int stop_all(void **state) {
 
 /* ---- requests ---- */
 
-static json_t *image_part(const char *path) {
-    char *file = NULL;
-    size_t size = 0;
-    ty_err e = {0};
-    if (ty_file_read(path, 1 << 24, &file, &size, &e) != TY_OK) fail_msg("%s", e.text);
-    size_t len = 4 * ((size + 2) / 3);
-    char *url = malloc(len + 64);
-    assert_non_null(url);
-    int n = sprintf(url, "data:image/jpeg;base64,");
-    EVP_EncodeBlock((unsigned char *)url + n, (const unsigned char *)file, (int)size);
-    json_t *part = json_pack("{s:s, s:{s:s}}", "type", "image_url", "image_url", "url", url);
-    free(url);
-    free(file);
-    return part;
-}
-
 /* Pictures (may be NULL) and then the text, in one user turn. */
 static json_t *request(const char *image, const char *text, int max_tokens) {
     json_t *content = json_array();
-    if (image) json_array_append_new(content, image_part(image));
+    if (image) json_array_append_new(content, test_image_part(image));
     json_array_append_new(content, json_pack("{s:s, s:s}", "type", "text", "text", text));
     return json_pack("{s:s, s:[{s:s, s:o}], s:i}", "model", "v1-micro", "messages", "role", "user",
                      "content", content, "max_tokens", max_tokens);

@@ -6,12 +6,11 @@
 #include "tests/support/fleet_rig.h"
 #include "tests/support/http_client.h"
 #include "tests/support/process.h"
+#include "tests/support/service.h"
 #include "tests/support/ty_test.h"
 
 #include "common/base/buf.h"
-#include "common/base/file.h"
 
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,25 +27,11 @@ static const char *const question[TURNS] = {"What is this?",   "And who are you?
 
 /* ---- requests ---- */
 
-static json_t *image_part(const char *name) {
-    size_t size = 0;
-    char *file = NULL;
-    ty_err e = {0};
-    const char *path = test_path("%s/images/%s", test_golden_dir(), name);
-    if (ty_file_read(path, 1 << 24, &file, &size, &e) != TY_OK) fail_msg("%s", e.text);
-    char *url = malloc(4 * ((size + 2) / 3) + 64);
-    assert_non_null(url);
-    int n = sprintf(url, "data:image/jpeg;base64,");
-    EVP_EncodeBlock((unsigned char *)url + n, (const unsigned char *)file, (int)size);
-    json_t *part = json_pack("{s:s, s:{s:s}}", "type", "image_url", "image_url", "url", url);
-    free(url);
-    free(file);
-    return part;
-}
-
 static void add_question(json_t *messages, const char *name, const char *text) {
     json_t *content = json_array();
-    if (name) json_array_append_new(content, image_part(name));
+    if (name)
+        json_array_append_new(content,
+                              test_image_part(test_path("%s/images/%s", test_golden_dir(), name)));
     json_array_append_new(content, json_pack("{s:s, s:s}", "type", "text", "text", text));
     json_array_append_new(messages, json_pack("{s:s, s:o}", "role", "user", "content", content));
 }
@@ -87,23 +72,6 @@ static const char *decoder_of(const json_t *reply) {
     return "none";
 }
 
-static char *run_whole(const char *prompt, const char *const *images, int n) {
-    const char *argv[20] = {test_bin("tyto"), "run",    "--pipeline",   pipeline, "--raw",
-                            prompt,           "--json", "--max-tokens", "12"};
-    int k = 9;
-    for (int i = 0; i < n; i++) {
-        argv[k++] = "--image";
-        argv[k++] = images[i];
-    }
-    test_output o = test_run((char *const *)argv, NULL, 0, 60);
-    if (o.exit_code != 0) fail_msg("tyto run: %s", o.err);
-    json_t *j = json_loads(o.out, 0, NULL);
-    char *text = strdup(json_string_value(json_object_get(j, "text")));
-    json_decref(j);
-    test_output_clear(&o);
-    return text;
-}
-
 /* ---- tests ---- */
 
 static void each_turn_goes_on_where_the_last_one_was(void **state) {
@@ -123,7 +91,7 @@ static void each_turn_goes_on_where_the_last_one_was(void **state) {
         }
         ty_buf_printf(&whole, "\nHuman: %s\nAI: ", question[i]);
         add_question(messages, picture[i], question[i]);
-        char *want = run_whole(whole.data, images, n);
+        char *want = test_run_raw(pipeline, whole.data, images, n, MAX_TOKENS);
         json_t *reply = ask(i % 2, messages);
         assert_string_equal(text_of(reply), want);
         int prompt = usage_of(reply, "prompt_tokens"), cached = usage_of(reply, "cached_tokens");

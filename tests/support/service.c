@@ -273,6 +273,44 @@ int test_receipt_max(const json_t *timings, const char *stage, const char *key) 
     return most;
 }
 
+json_t *test_image_part(const char *path) {
+    char *file = NULL;
+    size_t size = 0;
+    ty_err e = {0};
+    if (ty_file_read(path, 1 << 24, &file, &size, &e) != TY_OK) fail_msg("%s", e.text);
+    char *url = malloc(4 * ((size + 2) / 3) + 64);
+    assert_non_null(url);
+    int n = sprintf(url, "data:image/jpeg;base64,");
+    EVP_EncodeBlock((unsigned char *)url + n, (const unsigned char *)file, (int)size);
+    json_t *part = json_pack("{s:s, s:{s:s}}", "type", "image_url", "image_url", "url", url);
+    free(url);
+    free(file);
+    return part;
+}
+
+char *test_run_raw(const char *pipeline, const char *prompt, const char *const *images, int n,
+                   int max_tokens) {
+    char most[16];
+    snprintf(most, sizeof(most), "%d", max_tokens);
+    const char *argv[ARGS_MAX] = {test_bin("tyto"), "run",    "--pipeline",   pipeline, "--raw",
+                                  prompt,           "--json", "--max-tokens", most};
+    int k = 9;
+    for (int i = 0; i < n; i++) {
+        assert_true(k + 2 < ARGS_MAX);
+        argv[k++] = "--image";
+        argv[k++] = images[i];
+    }
+    test_output o = test_run((char *const *)argv, NULL, 0, 60);
+    if (o.exit_code != 0) fail_msg("tyto run: %s", o.err);
+    json_t *j = json_loads(o.out, 0, NULL);
+    const char *text = json_string_value(json_object_get(j, "text"));
+    if (!text) fail_msg("tyto run: %s", o.out);
+    char *copy = strdup(text);
+    json_decref(j);
+    test_output_clear(&o);
+    return copy;
+}
+
 char *test_request(const char *model, const char *text, const char *picture, const char *more) {
     char *bytes = NULL, *body;
     size_t size = 0;

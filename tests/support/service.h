@@ -58,6 +58,11 @@ void test_question_clear(test_question *q);
 
 /* The receipt's largest `key` ("batch", "attempt") of a stage; 0 when the stage is not in it. */
 int test_receipt_max(const json_t *timings, const char *stage, const char *key);
+/* A picture file as a part of a message: {"type": "image_url", ...} with a data URL.  New reference. */
+json_t *test_image_part(const char *path);
+/* What `tyto run --raw` says to a whole prompt; images: one file for each "<image>" in it.  free() it. */
+char *test_run_raw(const char *pipeline, const char *prompt, const char *const *images, int n,
+                   int max_tokens);
 /* A request: model, text, a picture file or NULL, more members ("\"max_tokens\": 8", or ""); free() it. */
 char *test_request(const char *model, const char *text, const char *picture, const char *more);
 
