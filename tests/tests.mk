@@ -2,6 +2,7 @@
 UNIT := $(filter $(OUT)/tests/unit/%,$(TESTS))
 FUZZ := $(filter $(OUT)/tests/fuzz/%,$(TESTS))
 GOLDEN_TESTS := $(filter $(OUT)/tests/golden/%,$(TESTS))
+export TSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/tsan.supp
 # What the tests run as processes.
 TEST_NEEDS := all
 
