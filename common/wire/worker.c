@@ -329,6 +329,7 @@ ty_status ty_worker_run(const ty_stage *stage, void *ctx, const ty_worker_contra
     atomic_store(&signal_wake_fd, -1);
 done:
     ty_worker_cache_stop(&w);
+    ty_worker_cache_destroy(&w);
     close_worker(&w);
     return st;
 }

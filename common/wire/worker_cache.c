@@ -264,11 +264,14 @@ ty_status ty_worker_cache_start(ty_worker *w, ty_err *err) {
 }
 
 void ty_worker_cache_stop(ty_worker *w) {
-    if (!w->cache) return;
+    if (!w->cache || w->cache->stop) return;
     pthread_mutex_lock(&w->lock);
     w->cache->stop = true;
     pthread_cond_signal(&w->cache->work);
     pthread_mutex_unlock(&w->lock);
     pthread_join(w->cache->thread, NULL);
-    cache_free(w);
+}
+
+void ty_worker_cache_destroy(ty_worker *w) {
+    if (w->cache) cache_free(w);
 }

@@ -16,8 +16,10 @@
 /* Starts the thread when the contract names a cache and the stage is a pure one.  Fails: TY_EINVAL (the URL),
  * TY_ENOMEM, TY_EIO. */
 ty_status ty_worker_cache_start(ty_worker *w, ty_err *err);
-/* Keeps what waits to be kept as far as the server is quick, ends the thread.  Jobs that still wait are dropped. */
+/* Keeps what waits to be kept as far as the server is quick, ends the thread.  The I/O thread may go on with the rest. */
 void ty_worker_cache_stop(ty_worker *w);
+/* After ty_worker_cache_stop and the I/O thread's end.  Jobs that still wait are dropped. */
+void ty_worker_cache_destroy(ty_worker *w);
 
 /* I/O thread: takes a job that may be known (lock not held); false: it is none. */
 bool ty_worker_cache_take(ty_worker *w, ty_job *j);
