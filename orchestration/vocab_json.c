@@ -4,6 +4,7 @@
  */
 #include "orchestration/vocab.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,13 +99,8 @@ static char *merge_text(const json_t *m) {
                *right = json_string_value(json_array_get(m, 1));
     if (whole) return strdup(whole);
     if (json_array_size(m) != 2 || !left || !right) return NULL;
-    size_t n = strlen(left);
-    char *text = malloc(n + strlen(right) + 2);
-    if (!text) return NULL;
-    memcpy(text, left, n);
-    text[n] = ' ';
-    strcpy(text + n + 1, right);
-    return text;
+    char *text;
+    return asprintf(&text, "%s %s", left, right) < 0 ? NULL : text;
 }
 
 static ty_status read_merges(vocab *v, const json_t *list, ty_err *err) {

@@ -116,7 +116,8 @@ static ty_status read_upload(upload *u, http_call *c, const char **param, ty_err
         return ty_fail(err, TY_EINVAL, "the file has %zu bytes, at most %d are taken", u->size,
                        FILE_MAX_BYTES);
     if (!media_type(u->bytes, u->size))
-        return ty_fail(err, TY_EUNSUPPORTED, "the file is no JPEG, PNG or WebP picture and no video");
+        return ty_fail(err, TY_EUNSUPPORTED,
+                       "the file is no JPEG, PNG or WebP picture and no video");
     return TY_OK;
 }
 

@@ -199,7 +199,7 @@ static void the_prompt_and_the_answer_are_the_reference_s(void **state) {
                          .visual = visual.data,
                          .n_visual = 1,
                          .visual_rows = (int)visual.shape[0],
-                         .sink = {&a, on_token, on_done}};
+                         .sink = {.ctx = &a, .on_token = on_token, .on_done = on_done}};
     ty_dump dump = {.put = check_embeds, .ctx = &seen};
     must(decoder_score(dec, &r, -1, &ids, &logits, &rows, &dump, &err), &err);
     must(ty_safetensors_find(golden, "prompt/video/input_ids", &ids_want, &err), &err);
