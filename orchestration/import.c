@@ -181,6 +181,16 @@ static void put_back(void *ctx) {
     m->permuted = m->converted = NULL;
 }
 
+static ty_status set_rope_scaling(const source *s, ty_gguf_writer *w, ty_err *err) {
+    char type[64], factor[64];
+    const char *arch = ty_layout_decoder_arch(&s->decoder);
+    if (!(s->rope_factor > 0)) return TY_OK;
+    snprintf(type, sizeof(type), "%s.rope.scaling.type", arch);
+    snprintf(factor, sizeof(factor), "%s.rope.scaling.factor", arch);
+    ty_status st = ty_gguf_set_str(w, type, "linear", 6, err);
+    return st == TY_OK ? ty_gguf_set_f32(w, factor, s->rope_factor, err) : st;
+}
+
 static ty_status set_decoder(const import *m, ty_gguf_writer *w, ty_err *err) {
     const source *s = &m->src;
     const ty_stage_kind k = TY_STAGE_DECODER;
@@ -188,6 +198,7 @@ static ty_status set_decoder(const import *m, ty_gguf_writer *w, ty_err *err) {
                                          s->vision ? s->abstractor.n_query + 1 : 0, err);
     if (st == TY_OK) st = ty_gguf_set_str(w, "general.name", m->name, strlen(m->name), err);
     if (st == TY_OK) st = ty_layout_set_decoder(w, &s->decoder, err);
+    if (st == TY_OK) st = set_rope_scaling(s, w, err);
     return st == TY_OK ? vocab_set(w, &m->words, err) : st;
 }
 

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 enum { VIDEO_FRAMES = 4 }; /* that the reference takes from a video */
-enum { MAX_JSON = 64 << 20, MAX_LAYERS = 1000, MAX_SIZE = 1 << 24 };
+enum { MAX_JSON = 64 << 20 };
 
 ty_status source_find(source *s, const char *name, char *path, size_t size, ty_err *err) {
     if (snprintf(path, size, "%s/%s", s->dir, name) >= (int)size)

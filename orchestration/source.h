@@ -29,6 +29,7 @@ typedef struct {
     ty_vit_dims vit;
     ty_abstractor_dims abstractor;
     ty_decoder_dims decoder;
+    float rope_factor; /* linear rope scaling: positions are divided by it; 0 = none */
     int bos, eos, pad; /* -1 = the configuration does not say */
     char notes[1024];  /* lines for the user: files taken from the parent */
 } source;

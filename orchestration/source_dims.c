@@ -188,17 +188,26 @@ ty_status source_read_abstractor(source *s, ty_err *err) {
 /* What a LLaMA may have and Tyto does not compute. */
 static ty_status check_llama(const source *s, const json_t *c, ty_err *err) {
     const char *act = json_string_value(json_object_get(c, "hidden_act"));
-    const json_t *scaling = json_object_get(c, "rope_scaling");
     if (act && strcmp(act, "silu") != 0)
         return ty_fail(err, TY_EUNSUPPORTED,
                        "%s: config.json: hidden_act is \"%.32s\", want \"silu\"", s->dir, act);
-    if (scaling && !json_is_null(scaling))
-        return ty_fail(err, TY_EUNSUPPORTED, "%s: config.json: rope_scaling is not supported",
-                       s->dir);
     if (json_is_true(json_object_get(c, "attention_bias")))
         return ty_fail(err, TY_EUNSUPPORTED, "%s: config.json: attention_bias is not supported",
                        s->dir);
     return TY_OK;
+}
+
+/* {"type": "linear", "factor": 2.0}, or null.  "dynamic" depends on how long a text has become. */
+static ty_status read_rope_scaling(source *s, const json_t *c, ty_err *err) {
+    const json_t *o = json_object_get(c, "rope_scaling");
+    const char *type = json_string_value(json_object_get(o, "type"));
+    if (!o || json_is_null(o)) return TY_OK;
+    if (!type) type = json_string_value(json_object_get(o, "rope_type"));
+    if (!type || strcmp(type, "linear") != 0)
+        return ty_fail(err, TY_EUNSUPPORTED,
+                       "%s: config.json: rope_scaling \"%.32s\" is not supported, only \"linear\"",
+                       s->dir, type ? type : "without a type");
+    return get_positive(s, o, "factor", 1, &s->rope_factor, err);
 }
 
 static ty_status check_head_width(const source *s, const json_t *c, ty_err *err) {
@@ -269,6 +278,7 @@ static ty_status read_llama(source *s, const json_t *c, ty_err *err) {
     if (st == TY_OK) st = get_positive(s, c, "rms_norm_eps", 1e-6, &d->eps, err);
     if (st == TY_OK && json_object_get(c, "rope_theta"))
         st = get_positive(s, c, "rope_theta", 10000, &d->rope_base, err);
+    if (st == TY_OK) st = read_rope_scaling(s, c, err);
     if (st == TY_OK) st = check_head_width(s, c, err);
     return st;
 }

@@ -24,11 +24,11 @@ static const char *golden(const char *name) {
 
 /* A new empty directory; the names live as long as the program. */
 static const char *fresh_dir(void) {
-    static char names[64][96];
+    static char names[128][96];
     static const char *base;
     static int n;
     if (!base) base = test_temp_dir();
-    assert_true(n < 64);
+    assert_true(n < 128);
     snprintf(names[n], sizeof(names[n]), "%s/%d", base, n);
     assert_int_equal(mkdir(names[n], 0755), 0);
     return names[n++];
@@ -401,16 +401,37 @@ static void import_makes_v2_s_positions(void **state) {
     v2 = false;
 }
 
+static void import_keeps_linear_rope_scaling(void **state) {
+    (void)state;
+    v2 = true;
+    const char *dir = copy_of_micro(), *out = fresh_dir(), *type;
+    size_t n;
+    double factor = 0;
+    ty_gguf *g = NULL;
+    change_config(dir, "\"rope_scaling\": null,\n \"rope_theta\": 10000.0",
+                  "\"rope_scaling\": {\"type\":\"linear\",\"factor\":4}");
+    must_import(dir, out, NULL);
+    assert_int_equal(ty_gguf_open(&g, test_path("%s/decoder.gguf", out), NULL), TY_OK);
+    assert_int_equal(ty_gguf_get_str(g, "mplug_owl2.rope.scaling.type", &type, &n, NULL), TY_OK);
+    assert_true(n == 6 && memcmp(type, "linear", 6) == 0);
+    assert_int_equal(ty_gguf_get_float(g, "mplug_owl2.rope.scaling.factor", &factor, NULL), TY_OK);
+    assert_true(factor == 4);
+    ty_gguf_close(&g);
+    v2 = false;
+}
+
 static void import_refuses_what_v2_cannot_run(void **state) {
     (void)state;
     static const char *const cases[][3] = {
         {"\"num_key_value_heads\": 3", "\"num_key_value_heads\": 1", "num_key_value_heads is 1"},
         {"\"grid_size\": 2", "\"grid_size\": 3", "grid_size is 3, the ViT makes 2 x 2"},
         {"\"add_v2t_pos_emb\": false", "\"add_v2t_pos_emb\": true", "add_v2t_pos_emb"},
-        {"\"quick_gelu\"", "\"gelu\"", "want \"quick_gelu\""}};
+        {"\"quick_gelu\"", "\"gelu\"", "want \"quick_gelu\""},
+        {"\"rope_scaling\": null,\n \"rope_theta\": 10000.0",
+         "\"rope_scaling\": {\"type\": \"dynamic\"}", "rope_scaling \"dynamic\""}};
     v2 = true;
     const char *dir = copy_of_micro();
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         change_config(dir, cases[i][0], cases[i][1]);
         refused(dir, cases[i][2]);
     }
@@ -511,6 +532,7 @@ int main(void) {
         cmocka_unit_test(import_names_a_tensor_that_is_missing_or_unknown),
         cmocka_unit_test(import_takes_v2_s_way_with_pictures),
         cmocka_unit_test(import_makes_v2_s_positions),
+        cmocka_unit_test(import_keeps_linear_rope_scaling),
         cmocka_unit_test(import_refuses_what_v2_cannot_run),
         cmocka_unit_test(import_ties_a_missing_head_to_the_embedding),
         cmocka_unit_test(import_refuses_damaged_weights),
