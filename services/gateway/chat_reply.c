@@ -100,6 +100,7 @@ static void count_answer(const chat *c, const Tyto__DecodeResult *r) {
     const char *model = c->head.model;
     ty_metric_add(m->prompt_tokens, r->prompt_tokens, TY_LABELS(model));
     ty_metric_add(m->visual_tokens, r->visual_tokens, TY_LABELS(model));
+    ty_metric_add(m->cached_tokens, r->cached_tokens, TY_LABELS(model));
     ty_metric_add(m->completion_tokens, r->completion_tokens, TY_LABELS(model));
     ty_metric_observe(m->request_s, (double)(ty_now_us() - c->receipt.received_us) / 1e6,
                       TY_LABELS(model));

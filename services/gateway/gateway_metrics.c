@@ -25,6 +25,9 @@ static void make_requests(gateway_metrics *m) {
     m->prompt_tokens =
         ty_metrics_counter(r, "tyto_gateway_prompt_tokens_total",
                            "Prompt rows of finished requests, visual rows included.", "model");
+    m->cached_tokens =
+        ty_metrics_counter(r, "tyto_gateway_cached_tokens_total",
+                           "Prompt rows that a decoder had computed before.", "model");
     m->visual_tokens = ty_metrics_counter(r, "tyto_gateway_visual_tokens_total",
                                           "Visual rows of finished requests.", "model");
     m->completion_tokens = ty_metrics_counter(r, "tyto_gateway_completion_tokens_total",

@@ -8,7 +8,7 @@
 typedef struct {
     ty_metrics *registry;
     ty_metric *requests, *in_flight, *request_s, *ttft_s, *prompt_tokens, *visual_tokens,
-        *completion_tokens, *pictures, *resent, *redispatched, *late, *slow_readers;
+        *cached_tokens, *completion_tokens, *pictures, *resent, *redispatched, *late, *slow_readers;
     ty_metric *stage_queue_s, *stage_compute_s, *stage_wire_s, *stage_batch, *stage_attempts,
         *stage_bytes, *cache_lookups, *cache_bytes;
     ty_metric *store_up, *broker_up, *pipeline_ready, *stage_workers, *stage_queued,

@@ -80,7 +80,7 @@ static void each_turn_goes_on_where_the_last_one_was(void **state) {
     json_t *messages = json_array();
     const char *images[TURNS];
     char decoder[32] = "";
-    int n = 0, had = 0;
+    int n = 0, had = 0, cached_sum = 0;
     ty_buf_puts(&whole, "The following is a conversation between a curious human and AI assistant. "
                         "The assistant gives helpful, detailed, and polite answers to the user's "
                         "questions.");
@@ -105,6 +105,7 @@ static void each_turn_goes_on_where_the_last_one_was(void **state) {
         /* All of the last prompt but "AI: ", which tokenises otherwise before an answer. */
         if (i > 0) assert_in_range(cached, had - 4, prompt - 1);
         had = prompt;
+        cached_sum += cached;
         json_array_append_new(
             messages, json_pack("{s:s, s:s}", "role", "assistant", "content", text_of(reply)));
         ty_buf_puts(&whole, want);
@@ -114,6 +115,9 @@ static void each_turn_goes_on_where_the_last_one_was(void **state) {
     for (int i = 0; i < n; i++) free((char *)(uintptr_t)images[i]);
     json_decref(messages);
     ty_buf_clear(&whole);
+    assert_true(fleet_rig_metric(&fleet, 0, "tyto_gateway_cached_tokens_total", "") +
+                    fleet_rig_metric(&fleet, 1, "tyto_gateway_cached_tokens_total", "") ==
+                cached_sum);
 }
 
 /* The same words about another picture are another prompt from the picture on. */

@@ -6,6 +6,7 @@
 #define TY_TEST_SERVICE_H
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -45,8 +46,8 @@ typedef struct {
     int finishes;          /* finish reasons that came: exactly 1 in an ordinary answer */
     char *raw;             /* the reply's body when it is no answer */
     char conversation[64]; /* its id, when the answer names one */
-    int pieces;            /* texts that came so far, and */
-    bool done;             /* whether all has come: for who looks on while others still run */
+    atomic_int pieces;     /* texts that came so far, and */
+    atomic_bool done;      /* whether all has come: for who looks on while others still run */
 } test_question;
 
 /* Asks all at once, a thread each, all set off together; joins them. */
