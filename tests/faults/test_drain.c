@@ -36,9 +36,9 @@ static int set_up(void **state) {
     (void)state;
     static char dir[512];
     snprintf(dir, sizeof(dir), "%s/slow", test_temp_dir());
-    test_output o = TEST_RUN(ARG(test_bin("tyto")), ARG("synth"), dir, ARG("--llm"), llm,
-                             ARG("--vit"), ARG("tiny"), ARG("--vit-layers"), ARG("2"),
-                             ARG("--queries"), ARG("8"));
+    test_output o =
+        TEST_RUN(ARG(test_bin("tyto")), ARG("synth"), dir, ARG("--llm"), llm, ARG("--vit"),
+                 ARG("tiny"), ARG("--vit-layers"), ARG("2"), ARG("--queries"), ARG("8"));
     if (o.exit_code != 0) fail_msg("tyto synth: %s%s", o.out, o.err);
     test_output_clear(&o);
     /* Few at a time, so that some always wait; one second for what is being computed. */
