@@ -91,6 +91,13 @@ void ty_file_unmap(ty_file_map *map) {
     *map = (ty_file_map){0};
 }
 
+void ty_file_release(const void *bytes, size_t size) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)bytes;
+    uintptr_t to = (from + size) / page * page;
+    from = (from + page - 1) / page * page;
+    if (to > from) (void)madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
 ty_status ty_file_write_atomic(const char *path, const void *data, size_t size, ty_err *err) {
     char tmp[4096];
     if (snprintf(tmp, sizeof(tmp), "%s.tmp.%d", path, (int)getpid()) >= (int)sizeof(tmp))

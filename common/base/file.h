@@ -19,6 +19,9 @@ typedef struct {
 /* Maps a file read-only.  Unmap with ty_file_unmap (safe on a zeroed map). */
 ty_status ty_file_mmap(const char *path, ty_file_map *map, ty_err *err);
 void ty_file_unmap(ty_file_map *map);
+/* The bytes of a map are not needed for now: their pages are given back, whole ones only, for the neighbours share the
+ * others.  Reading them again reads the file again. */
+void ty_file_release(const void *bytes, size_t size);
 
 /* Writes data to `path` so that a reader sees the old file or the whole new one, never a part: a
  * temporary file beside it, fsync, rename.  Fails: TY_EIO. */

@@ -614,6 +614,10 @@ static ty_status settle_turns(reader *c) {
         enter(c, "prompt");
         return bad(c, TY_EINVAL, "and messages exclude each other");
     }
+    if (c->r->prompt && *c->r->template_name) {
+        enter(c, "template");
+        return bad(c, TY_EINVAL, "goes with messages: a prompt is taken as it stands");
+    }
     if (!c->has_messages && !c->r->prompt) {
         enter(c, "messages");
         return bad(c, TY_EINVAL, c->strict ? "is missing" : "is missing, and so is prompt");

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 enum { MAX_INDEX = 64 << 20, MAX_SHARDS = 1024 };
@@ -285,14 +284,9 @@ ty_status ty_checkpoint_load(const ty_checkpoint *c, const char *name, ty_loaded
 }
 
 void ty_checkpoint_release(ty_loaded *l) {
-    if (l->owned) {
+    if (l->owned)
         free(l->owned);
-    } else if (l->t.data) {
-        /* Whole pages inside the tensor only: its neighbours share the others. */
-        uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)l->t.data;
-        uintptr_t to = (from + l->t.size_bytes) / page * page;
-        from = (from + page - 1) / page * page;
-        if (to > from) (void)madvise((void *)from, to - from, MADV_DONTNEED);
-    }
+    else if (l->t.data)
+        ty_file_release(l->t.data, l->t.size_bytes);
     *l = (ty_loaded){0};
 }

@@ -385,6 +385,11 @@ ty_status ty_gguf_open(ty_gguf **out, const char *path, ty_err *err) {
         goto done;
     }
     st = ty_file_mmap(path, &g->map, err);
+    if (st == TY_ENOTFOUND)
+        st = ty_fail(err, st,
+                     "%s: no such file; `tyto import CHECKPOINT DIRECTORY` makes a directory of "
+                     "model files, one of each stage",
+                     path);
     if (st != TY_OK) goto done;
     st = read_file(g, err);
     if (st != TY_OK) goto done;

@@ -1,6 +1,8 @@
 /* weights.c - see weights.h. */
 #include "common/model/weights.h"
 
+#include "common/base/file.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -40,7 +42,7 @@ ty_status ty_weights_norm(const ty_weights *w, const char *name, int64_t n, floa
 
 ty_status ty_weights_linear(const ty_weights *w, int n, const char *const *name, const int64_t *out,
                             int64_t in, ty_linear **layer, ty_err *err) {
-    ty_tensor weight[TY_WEIGHTS_FUSE_MAX];
+    ty_tensor weight[TY_WEIGHTS_FUSE_MAX] = {{0}};
     float *bias[TY_WEIGHTS_FUSE_MAX] = {NULL};
     ty_status st = n <= TY_WEIGHTS_FUSE_MAX
                        ? TY_OK
@@ -56,6 +58,9 @@ ty_status ty_weights_linear(const ty_weights *w, int n, const char *const *name,
     if (st == TY_OK)
         st = ty_linear_create(layer, weight, (const float *const *)bias, n, w->compute, w->pool,
                               err);
+    /* The layer has a copy.  So a load needs the memory of the copies and of one layer more. */
+    for (int i = 0; i < n && st == TY_OK; i++)
+        ty_file_release(weight[i].data, weight[i].size_bytes);
     for (int i = 0; i < TY_WEIGHTS_FUSE_MAX; i++) free(bias[i]);
     return st;
 }

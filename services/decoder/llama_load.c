@@ -2,6 +2,7 @@
  * llama_load.c - the LLaMA network out of its GGUF file: weights, rotary tables, scratch.  Its sizes:
  * llama_meta.c.
  */
+#include "common/base/file.h"
 #include "services/decoder/bloom.h"
 #include "services/decoder/llama_impl.h"
 
@@ -34,6 +35,7 @@ static ty_status load_linear(const llama *m, const ty_gguf *g, const ty_run_opti
     }
     ty_status st = ty_linear_create(out, w, NULL, n, run->compute, m->pool, err);
     if (st != TY_OK) ty_err_context(err, "layer %d, %s", l, name[0]);
+    for (int i = 0; i < n; i++) ty_file_release(w[i].data, w[i].size_bytes); /* it has a copy */
     return st;
 }
 
@@ -97,6 +99,7 @@ static ty_status load_ends(llama *m, const ty_gguf *g, const ty_run_options *run
     else
         head = m->embd;
     if (st == TY_OK) st = ty_linear_create(&m->output, &head, NULL, 1, run->compute, m->pool, err);
+    ty_file_release(head.data, head.size_bytes);
     return st;
 }
 

@@ -1,4 +1,5 @@
 /* buf.h, arena.h, file.h, clock.h: the small things that everything stands on. */
+#include "tests/support/process.h"
 #include "tests/support/ty_test.h"
 
 #include "common/base/arena.h"
@@ -112,6 +113,37 @@ static void file_comes_back_as_it_was_written(void **state) {
     assert_int_equal(rmdir(dir), 0); /* nothing temporary was left */
 }
 
+/* KiB of mapped files that are in this process's memory. */
+static long mapped_kib(void) {
+    char *text = NULL;
+    size_t size = 0;
+    assert_int_equal(ty_file_read("/proc/self/status", 1 << 16, &text, &size, NULL), TY_OK);
+    const char *line = strstr(text, "RssFile:");
+    long kib = line ? strtol(line + 8, NULL, 10) : -1;
+    free(text);
+    return kib;
+}
+
+static void file_release_gives_pages_back_and_they_come_again(void **state) {
+    (void)state;
+    enum { SIZE = 16 << 20 };
+    const char *path = test_path("%s/pages", test_temp_dir());
+    char *bytes = calloc(1, SIZE);
+    ty_file_map map;
+    ty_err err = {0};
+    assert_non_null(bytes);
+    for (size_t i = 0; i < SIZE; i++) bytes[i] = (char)(i >> 10);
+    assert_int_equal(ty_file_write_atomic(path, bytes, SIZE, &err), TY_OK);
+    assert_int_equal(ty_file_mmap(path, &map, &err), TY_OK);
+    assert_memory_equal(map.data, bytes, SIZE);
+    long before = mapped_kib();
+    ty_file_release(map.data + 1, SIZE - 2);
+    assert_true(mapped_kib() < before - (SIZE >> 10) / 2);
+    assert_memory_equal(map.data, bytes, SIZE);
+    ty_file_unmap(&map);
+    free(bytes);
+}
+
 static void file_write_to_nowhere_fails_and_leaves_nothing(void **state) {
     (void)state;
     ty_err err = {0};
@@ -135,6 +167,7 @@ int main(void) {
         cmocka_unit_test(arena_takes_no_more_memory_after_a_reset),
         cmocka_unit_test(arena_array_refuses_an_overflow),
         cmocka_unit_test(file_comes_back_as_it_was_written),
+        cmocka_unit_test(file_release_gives_pages_back_and_they_come_again),
         cmocka_unit_test(file_write_to_nowhere_fails_and_leaves_nothing),
         cmocka_unit_test(clock_runs_forward),
     };

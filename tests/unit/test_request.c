@@ -300,6 +300,7 @@ static void offline_requests_may_be_verbatim(void **state) {
             "messages[0].content");
     refused("{\"prompt\":\"a\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", false,
             TY_EINVAL, "prompt");
+    refused("{\"prompt\":\"a\",\"template\":\"serve\"}", false, TY_EINVAL, "template");
 }
 
 static void building_by_hand_counts_and_limits(void **state) {
