@@ -283,6 +283,7 @@ static ty_status check_tensor(import *m, ty_stage_kind k, const ty_tensor_spec *
     if (st != TY_OK) return st;
     m->used[index_of(m->src.checkpoint, name)] = true;
     if (s->squeezed) squeeze(t);
+    if (pair_of(m, name)) t->dtype = TY_F32; /* what merge makes of it */
     if (t->n_dim == s->n_dim && memcmp(t->shape, w.shape, (size_t)s->n_dim * sizeof(*w.shape)) == 0)
         return TY_OK;
     return ty_fail(err, TY_ESHAPE, "%s: tensor %s is %s, want %s", m->src.dir, name,
