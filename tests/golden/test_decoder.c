@@ -450,6 +450,37 @@ static void answers_are_the_same_bits_with_other_chunks(void **state) {
         }
 }
 
+/* Every prompt twice by a decoder that keeps its pages, against one that keeps none. */
+static void answers_are_the_same_bits_from_kept_pages(void **state) {
+    (void)state;
+    const char *name;
+    json_t *prompt;
+    decoder_stats s;
+    for (const model *m = models; m < models + n_model; m++) {
+        decoder *cold = open_decoder(m->pipe, (decoder_options){.prefix_mib = -1}),
+                *warm = open_decoder(m->pipe, (decoder_options){0});
+        EACH_PROMPT(m, name, prompt)
+        for (int kind = 0; kind < KINDS; kind++) {
+            job *j[3] = {new_kind(m, prompt, kind), new_kind(m, prompt, kind),
+                         new_kind(m, prompt, kind)};
+            for (int i = 0; j[0] && i < 3; i++) {
+                decoder *d = i == 0 ? cold : warm;
+                submit(d, j[i]);
+                run_all(d);
+                if (!same_bits(j[0], j[i]))
+                    fail_msg("%s %s %s: other bits from kept pages", m->dir, name, KIND_NAME[kind]);
+            }
+            for (int i = 0; j[0] && i < 3; i++) free_job(j[i]);
+        }
+        decoder_get_stats(cold, &s);
+        assert_int_equal(s.prompt_rows_reused, 0);
+        decoder_get_stats(warm, &s);
+        assert_true(s.prompt_rows_reused > s.prompt_rows_in);
+        decoder_destroy(&cold);
+        decoder_destroy(&warm);
+    }
+}
+
 /* Token ids 3..42 through each container's own (rounded) weights; no bos, so below the tokenizer. */
 static void forward_ids(const char *pipe, float *logits, ty_err *err) {
     ty_gguf *g = NULL;
@@ -623,6 +654,7 @@ int main(void) {
         cmocka_unit_test(answers_are_the_reference_s),
         cmocka_unit_test(answers_are_the_same_bits_in_a_batch),
         cmocka_unit_test(answers_are_the_same_bits_with_other_chunks),
+        cmocka_unit_test(answers_are_the_same_bits_from_kept_pages),
         cmocka_unit_test(every_container_gives_the_reference_s_logits),
         cmocka_unit_test(sampling_is_the_reference_s),
         cmocka_unit_test(other_arithmetic_stays_near_the_reference),
