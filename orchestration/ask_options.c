@@ -49,8 +49,8 @@ int ask_options_to_json(const ask_options *o, const ty_option *t, json_t *r) {
 }
 
 json_t *ask_image_here(void *ctx, int i) {
-    const int *n_picture = ctx;
-    return json_pack("{s:s}", "type", n_picture && i >= *n_picture ? "video" : "image");
+    const bool *is_video = ctx;
+    return json_pack("{s:s}", "type", is_video && is_video[i] ? "video" : "image");
 }
 
 json_t *ask_turn(const char *role, int n_image, json_t *(*image)(void *ctx, int i), void *ctx,

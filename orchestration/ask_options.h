@@ -44,8 +44,7 @@ int ask_options_to_json(const ask_options *o, const ty_option *table, json_t *re
  * image(i) makes one picture part; NULL when out of memory. */
 json_t *ask_turn(const char *role, int n_image, json_t *(*image)(void *ctx, int i), void *ctx,
                  const char *text);
-/* {"type": "image"}, {"type": "video"}: what comes by another way.  ctx: an int, how many of them, the first, are
- * pictures; the others are videos.  NULL: all are pictures. */
+/* {"type": "image"} or {"type": "video"}: what comes by another way.  ctx: const bool [n], which are videos; NULL: none. */
 json_t *ask_image_here(void *ctx, int i);
 /* The request's JSON through the API's parser (not strict).  ty_chat_request_clear *out. */
 ty_status ask_parse(const json_t *request, ty_chat_request *out, ty_err *err);

@@ -28,7 +28,8 @@ typedef struct {
     local_pipeline *pipeline;
     json_t *messages;
     local_pictures pictures;
-    int n_pending; /* pictures seen since the last turn */
+    int n_pending; /* pictures seen since the last turn, videos too */
+    bool is_video[TY_CHAT_IMAGES_MAX];
     bool terminal, quit;
 } chat;
 
@@ -75,8 +76,8 @@ static ty_status answer_messages(chat *c, local_answer *a, ty_err *err) {
 static void say(chat *c, const char *line) {
     ty_err err = {0};
     local_answer a = {0};
-    if (json_array_append_new(c->messages,
-                              ask_turn("user", c->n_pending, ask_image_here, NULL, line)) != 0) {
+    if (json_array_append_new(
+            c->messages, ask_turn("user", c->n_pending, ask_image_here, c->is_video, line)) != 0) {
         fprintf(stderr, "this line is not UTF-8 text\n");
         return;
     }
@@ -96,15 +97,22 @@ static void say(chat *c, const char *line) {
 
 /* ---- commands ---- */
 
-static void do_image(chat *c, const char *path) {
-    ty_err err = {0};
+static ty_status see(chat *c, const char *path, bool video, ty_err *err) {
     local_timings t = {0};
+    return video ? local_see_video(c->pipeline, path, &c->pictures, &t, err)
+                 : local_see(c->pipeline, &path, 1, &c->pictures, &t, err);
+}
+
+static void do_see(chat *c, const char *path, bool video) {
+    ty_err err = {0};
     if (!*path) {
-        fprintf(stderr, "/image FILE: which one?\n");
-    } else if (local_see(c->pipeline, &path, 1, &c->pictures, &t, &err) != TY_OK) {
+        fprintf(stderr, "/%s FILE: which one?\n", video ? "video" : "image");
+    } else if (c->n_pending == TY_CHAT_IMAGES_MAX) {
+        fprintf(stderr, "%d are waiting already; ask about them first\n", c->n_pending);
+    } else if (see(c, path, video, &err) != TY_OK) {
         fprintf(stderr, "%s\n", err.text);
     } else {
-        c->n_pending++;
+        c->is_video[c->n_pending++] = video;
         if (c->terminal) printf("seen: %d rows; now ask about it\n", c->pictures.rows);
     }
 }
@@ -119,6 +127,7 @@ static int do_reset(chat *c) {
 }
 
 static const char help_text[] = "/image FILE  show a picture with the next question\n"
+                                "/video FILE  show a video, to a model that sees them\n"
                                 "/reset       forget the conversation\n"
                                 "/quit        leave (also Ctrl-D)\n"
                                 "Ctrl-C       stop the answer\n";
@@ -128,7 +137,9 @@ static void do_command(chat *c, char *line) {
     if (*arg) *arg++ = '\0';
     arg += strspn(arg, " ");
     if (strcmp(line, "/image") == 0)
-        do_image(c, arg);
+        do_see(c, arg, false);
+    else if (strcmp(line, "/video") == 0)
+        do_see(c, arg, true);
     else if (strcmp(line, "/reset") == 0)
         (void)do_reset(c);
     else if (strcmp(line, "/quit") == 0)

@@ -31,9 +31,10 @@ static json_t *build_request(const run_options *o, const ty_option *table) {
         if (o->system)
             bad |= json_array_append_new(
                 messages, json_pack("{s:s, s:s}", "role", "system", "content", o->system));
-        int n_picture = o->image.n;
-        bad |= json_array_append_new(messages, ask_turn("user", n_picture + o->video.n,
-                                                        ask_image_here, &n_picture, o->prompt));
+        bool is_video[2 * TY_OPTION_LIST_MAX] = {false};
+        for (int i = 0; i < o->video.n; i++) is_video[o->image.n + i] = true;
+        bad |= json_array_append_new(messages, ask_turn("user", o->image.n + o->video.n,
+                                                        ask_image_here, is_video, o->prompt));
         bad |= json_object_set(r, "messages", messages);
     }
     json_decref(messages);

@@ -119,6 +119,42 @@ static void pieces_are_their_bytes(void **state) {
     assert_false(ty_byte_level_read("\xff", 1, out, &len));
 }
 
+/* Any text comes back from its ids, special words apart. */
+static void random_texts_come_back(void **state) {
+    (void)state;
+    static const char *const parts[] = {"a",
+                                        " ",
+                                        "  ",
+                                        "\n",
+                                        "(",
+                                        "the ",
+                                        "\xE3\x80\x82",
+                                        "\xF0\x9F\xA6\x89",
+                                        "e\xCC\x81",
+                                        "1",
+                                        ".",
+                                        "\xE4\xBA\xBA",
+                                        "\x1c",
+                                        "\xC2\x85",
+                                        "<s",
+                                        "\t"};
+    unsigned seed = 11;
+    for (int round = 0; round < 2000; round++) {
+        char text[256] = "";
+        for (int i = rand_r(&seed) % 40; i > 0; i--)
+            strcat(text, parts[(size_t)rand_r(&seed) % (sizeof parts / sizeof *parts)]);
+        ty_ids ids = {0};
+        ty_buf back = ty_buf_make(1 << 12);
+        assert_int_equal(ty_tokenizer_encode(tok, TY_TOKENIZE_FAST, text, strlen(text), &ids, NULL),
+                         TY_OK);
+        assert_int_equal(ty_tokenizer_decode(tok, TY_DECODE_HF_SKIP, ids.id, ids.n, &back), TY_OK);
+        assert_int_equal(back.len, strlen(text));
+        if (back.len) assert_memory_equal(back.data, text, back.len);
+        ty_buf_clear(&back);
+        ty_ids_clear(&ids);
+    }
+}
+
 /* A long text without any end of a word must not take quadratic time. */
 static void a_long_word_is_quick(void **state) {
     (void)state;
@@ -138,6 +174,7 @@ int main(void) {
         cmocka_unit_test(texts_have_hugging_faces_ids),
         cmocka_unit_test(ids_have_hugging_faces_text),
         cmocka_unit_test(pieces_are_their_bytes),
+        cmocka_unit_test(random_texts_come_back),
         cmocka_unit_test(a_long_word_is_quick),
     };
     return cmocka_run_group_tests_name("byte_level", tests, open_all, close_all);

@@ -549,8 +549,8 @@ static void files_are_sent_once_and_named_afterwards(void **state) {
 static void wrong_files_are_refused(void **state) {
     (void)state;
     static const char none[] = "0000000000000000000000000000000000000000000000000000000000000000";
-    test_reply r = test_http(port[0], "POST", "/v1/files", "Content-Type: image/gif\r\n",
-                             "GIF89a...........", 16);
+    test_reply r = test_http(port[0], "POST", "/v1/files", "Content-Type: image/bmp\r\n",
+                             "BM..............", 16);
     expect_error(r, 400, "unsupported_value");
     r = test_http(port[0], "POST", "/v1/files", "Content-Type: multipart/form-data; boundary=x\r\n",
                   "--y", 3);
