@@ -14,6 +14,7 @@ int cmd_ask(int argc, char **argv);      /* ask.c */
 int cmd_eval(int argc, char **argv);     /* eval.c */
 int cmd_up(int argc, char **argv);       /* up.c */
 int cmd_down(int argc, char **argv);     /* down.c */
+int cmd_train(int argc, char **argv);    /* train.c */
 int cmd_status(int argc, char **argv);   /* status.c */
 int cmd_keys(int argc, char **argv);     /* keys.c */
 int cmd_doctor(int argc, char **argv);   /* doctor.c */

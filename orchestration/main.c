@@ -21,6 +21,7 @@ static const command commands[] = {
     {"up", cmd_up, "run the whole service: broker, stages, gateway"},
     {"ask", cmd_ask, "ask a running service one question"},
     {"eval", cmd_eval, "put an exam to a running service, and mark it"},
+    {"train", cmd_train, "curves of training runs (tyto-train makes them)"},
     {"status", cmd_status, "the processes of a running service"},
     {"down", cmd_down, "stop a running service"},
     {"keys", cmd_keys, "make the keys that protect the wire between hosts"},

@@ -146,6 +146,17 @@ static void compare_runs(const char *recipe, bool lora) {
     if (lora)
         must_be_equal(test_path("%s/adapter/adapter_model.safetensors", whole),
                       test_path("%s/adapter/adapter_model.safetensors", broken));
+    /* and the page of both */
+    test_output o = TEST_RUN(ARG(test_bin("tyto")), ARG("train"), ARG("report"), whole, broken);
+    if (o.exit_code != 0) fail_msg("%s", o.err);
+    test_output_clear(&o);
+    size_t n;
+    char *page = read_all(test_path("%s/report.html", whole), &n);
+    assert_non_null(strstr(page, broken));
+    int curves = 0;
+    for (const char *at = page; (at = strstr(at, "<polyline")); at++) curves++;
+    assert_int_equal(curves, 10);
+    free(page);
     must_be_equal(test_path("%s/state-%d-0", whole, STEPS),
                   test_path("%s/state-%d-0", broken, STEPS));
     print_message("%s: killed %d times\n", recipe, killed);
