@@ -10,8 +10,8 @@
 #include <string.h>
 
 enum {
-    KC = 512, /* a panel piece of 32 columns is 64 KiB, a stream out of L2 */
-    NC = 256, /* the packed piece of b is 512 KiB: half of L2 */
+    KC = 384, /* a panel piece of 32 columns is 48 KiB: a stream out of L2 */
+    NC = 512, /* the packed piece of b is 768 KiB: with a's 190 KiB it fits an L2 of 1 MiB */
     MC = 120, /* rows of a packed at a time; a multiple of 12 and of 6 rows of a tile */
     ROW = KC > NC ? KC : NC,
     LDA = KC + 16, /* rows away from multiples of 4 KiB */
@@ -74,19 +74,36 @@ static const float *b_row(const ty_matmul *m, int64_t r, int64_t first, int64_t 
     return wide;
 }
 
-/* [n][k] rows -> dst[k][ld], n <= ld columns, in pieces that stay in L1. */
+typedef float four __attribute__((vector_size(16), aligned(4)));
+
+/* Four rows of four, turned. */
+static void transpose4(const float *src, int64_t lds, float *dst, int64_t ld) {
+    four a, b, c, d;
+    memcpy(&a, src, sizeof a);
+    memcpy(&b, src + lds, sizeof b);
+    memcpy(&c, src + 2 * lds, sizeof c);
+    memcpy(&d, src + 3 * lds, sizeof d);
+    four ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5),
+         ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    four cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5),
+         cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    four out[4] = {__builtin_shufflevector(ab0, cd0, 0, 1, 4, 5),
+                   __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7),
+                   __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5),
+                   __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7)};
+    for (int i = 0; i < 4; i++) memcpy(dst + i * ld, &out[i], sizeof out[i]);
+}
+
+/* [n][k] rows -> dst[k][ld], n <= ld columns: squares of four, in strips that stay in L1. */
 static void transpose(const float *src, int64_t lds, int64_t n, int64_t k, float *dst, int64_t ld) {
-    enum { STEP = 16 };
-    for (int64_t t = 0; t < k; t += STEP) {
-        int64_t run = least(STEP, k - t);
-        for (int64_t j = 0; j < n; j++) {
-            const float *x = src + j * lds + t;
-            float *y = dst + t * ld + j;
-            if (run == STEP)
-                for (int u = 0; u < STEP; u++) y[u * ld] = x[u];
-            else
-                for (int64_t u = 0; u < run; u++) y[u * ld] = x[u];
-        }
+    enum { STRIP = 16 };
+    for (int64_t t = 0; t < k; t += STRIP) {
+        int64_t run = least(STRIP, k - t), j = 0;
+        for (; run == STRIP && j + 4 <= n; j += 4)
+            for (int u = 0; u < STRIP; u += 4)
+                transpose4(src + j * lds + t + u, lds, dst + (t + u) * ld + j, ld);
+        for (; j < n; j++)
+            for (int64_t u = 0; u < run; u++) dst[(t + u) * ld + j] = src[j * lds + t + u];
     }
 }
 
@@ -105,6 +122,13 @@ static void pack_b_nk(const ty_matmul *m, int64_t n0, int64_t n, int64_t k0, int
     }
 }
 
+/* A panel's width, by eights: the compiler knows how to copy those. */
+static void copy_floats(float *dst, const float *src, int n) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) memcpy(dst + i, src + i, 8 * sizeof *src);
+    for (; i < n; i++) dst[i] = src[i];
+}
+
 /* Row by row of what is stored, so that reading is a stream; the panels written lie in L2. */
 static void pack_b_kn(const ty_matmul *m, int64_t n0, int64_t n, int64_t k0, int64_t k, int nr,
                       const workspace *ws) {
@@ -112,7 +136,7 @@ static void pack_b_kn(const ty_matmul *m, int64_t n0, int64_t n, int64_t k0, int
         const float *x = b_row(m, k0 + t, n0, n, ws->row);
         float *out = ws->b + t * nr;
         int64_t p = 0;
-        for (; p + nr <= n; p += nr) memcpy(out + p * k, x + p, (size_t)nr * sizeof *x);
+        for (; p + nr <= n; p += nr) copy_floats(out + p * k, x + p, nr);
         if (p == n) continue;
         memcpy(out + p * k, x + p, (size_t)(n - p) * sizeof *x);
         memset(out + p * k + n - p, 0, (size_t)(nr - n + p) * sizeof *x);

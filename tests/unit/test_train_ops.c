@@ -107,9 +107,31 @@ static void dropout_depends_on_the_pass_and_keeps_the_mean(void **state) {
     free(z);
 }
 
+static void normal_numbers_are_normal(void **state) {
+    (void)state;
+    enum { N = 200001 };
+    float *x = malloc(N * sizeof *x), *y = malloc(N * sizeof *y);
+    double sum = 0, square = 0, beyond = 0, pairs = 0;
+    random_normal(1, 2, 2.0, N, x);
+    random_normal(1, 3, 2.0, N, y);
+    for (int i = 0; i < N; i++) {
+        sum += (double)x[i];
+        square += (double)x[i] * (double)x[i];
+        beyond += fabsf(x[i]) > 4; /* two deviations: 4.55 % */
+        pairs += (double)x[i] * (double)y[i];
+    }
+    assert_true(fabs(sum / N) < 6 * 2 / sqrt(N));
+    assert_true(fabs(square / N - 4) < 6 * 4 * sqrt(2.0 / N));
+    assert_true(fabs(beyond / N - 0.0455) < 6 * sqrt(0.0455 / N));
+    assert_true(fabs(pairs / N) < 6 * 4 / sqrt(N)); /* streams are independent */
+    free(x);
+    free(y);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(low_rank_backward_equals_differences),
+        cmocka_unit_test(normal_numbers_are_normal),
         cmocka_unit_test(dropout_depends_on_the_pass_and_keeps_the_mean),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
