@@ -179,6 +179,43 @@ static void features_survive_a_swap_of_the_abstractor(void **state) {
     test_service_down(&s);
 }
 
+/* Two ways to compute are two entries: which one an answer gets must not depend on who asks first. */
+static void gateway_does_not_ask_when_workers_compute_differently(void **state) {
+    (void)state;
+    test_service s = test_service_up(pipeline, NULL);
+    expect(&s, NULL, "vit", "");
+    char model[512], broker[256], log[256];
+    snprintf(model, sizeof(model), "%s/vit.gguf", pipeline);
+    snprintf(broker, sizeof(broker), "ipc://%s/run/workers.0.sock", s.state);
+    snprintf(log, sizeof(log), "%s/log/odd.log", s.state);
+    char *const argv[] = {ARG(test_bin("tyto-vit")),
+                          ARG("--model"),
+                          model,
+                          ARG("--connect"),
+                          broker,
+                          ARG("--worker"),
+                          ARG("vit.odd"),
+                          ARG("--compute"),
+                          ARG("bf16"),
+                          NULL};
+    pid_t odd = test_spawn(argv, log);
+    bool sent = false;
+    for (int64_t until = ty_now_us() + WAIT_S * 1000000LL; !sent && ty_now_us() < until; nap()) {
+        answer a = ask(&s, body);
+        sent = *use_of(&a, "vit") != '\0';
+        answer_clear(&a);
+    }
+    assert_true(sent);
+    for (int i = 0; i < 5; i++) {
+        answer a = ask(&s, body);
+        assert_string_not_equal(use_of(&a, "vit"), "");
+        answer_clear(&a);
+    }
+    assert_int_equal(test_stop(odd, SIGTERM, 20), 0);
+    expect(&s, NULL, "vit", "");
+    test_service_down(&s);
+}
+
 static void answers_stay_when_the_cache_hangs_and_dies(void **state) {
     (void)state;
     test_service s = test_service_up(pipeline, NULL);
@@ -243,6 +280,7 @@ int main(void) {
         cmocka_unit_test(known_picture_is_not_encoded_again),
         cmocka_unit_test(upright_pictures_are_kept_apart),
         cmocka_unit_test(features_survive_a_swap_of_the_abstractor),
+        cmocka_unit_test(gateway_does_not_ask_when_workers_compute_differently),
         cmocka_unit_test(answers_stay_when_the_cache_hangs_and_dies),
         cmocka_unit_test(answers_stay_when_the_cache_is_full),
         cmocka_unit_test(nothing_is_looked_up_when_there_is_no_cache),
