@@ -369,6 +369,7 @@ static void add_multiway(bench *b, const char *group, decoder *plain, decoder *v
         report_add(b->rep, &(report_row){.group = group,
                                          .name = name,
                                          .ms = best[k],
+                                         .cores = 1, /* of its CPU time */
                                          .ops = last[k].flops,
                                          .peak_gops = rate,
                                          .floor = k ? 0.97 : 0});
