@@ -26,7 +26,7 @@ static ty_status load_vector(const ty_gguf *g, const char *name, int n, float **
 static ty_status load_linear(const llama *m, const ty_gguf *g, const ty_run_options *run, int l,
                              int n, const char *const *name, const int *rows, int cols,
                              ty_linear **out, ty_err *err) {
-    ty_tensor w[3];
+    ty_tensor w[3] = {{0}};
     for (int i = 0; i < n; i++) {
         char full[64];
         snprintf(full, sizeof(full), "blk.%d.%s.weight", l, name[i]);

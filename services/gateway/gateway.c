@@ -451,6 +451,7 @@ static ty_status listen_http(gateway *g, ty_err *err) {
     http_options o = {.host = host,
                       .port = port,
                       .share_port = g->opt.share_port,
+                      .max_connections = g->opt.max_connections,
                       .max_body_bytes = (size_t)g->opt.max_body_mb << 20,
                       .max_backlog_bytes = MAX_BACKLOG_BYTES,
                       .idle_s = IDLE_S,

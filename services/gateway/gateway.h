@@ -35,6 +35,7 @@ typedef struct {
     int part_timeout_s;    /* of one part, before it is sent again */
     int max_sends;         /* of one part */
     int max_body_mb;
+    int max_connections;
     int max_in_flight;
     int drain_s;
     const char *redis_url;   /* the store of conversations; NULL, "", "none": there is none */

@@ -6,13 +6,14 @@
  *     read callback ends the process when bytes come then.  So reading goes on with no read callback, and
  *     a high watermark bounds what a pipelining client can leave there.
  *   - Its read timeout would close a connection that waits for its answer; it is off meanwhile.
- *   - What it refuses itself (a malformed head, a body over its own limit) it answers in HTML.  Its limit is
- *     twice ours and a bit, so that what is over ours is answered here.
+ *   - What it refuses itself (a malformed head, a body over its own limit) it answers in HTML: http_conns.h.  Its limit
+ *     is twice ours and a bit, so that what is over ours is answered here, with the numbers.
  */
 #include "services/gateway/http.h"
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "services/gateway/http_conns.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -43,6 +44,7 @@ struct http_server {
     http_options opt;
     struct evhttp *http;
     struct evhttp_bound_socket *bound;
+    http_conns *conns;
     int port;
     int active;
     bool draining;
@@ -50,6 +52,7 @@ struct http_server {
 
 struct http_call {
     http_server *server;
+    http_conn *conn;
     struct evhttp_request *req;
     const char *method;
     char *path; /* decoded */
@@ -106,8 +109,7 @@ static void set_timeouts(struct bufferevent *bev, int read_s, int write_s) {
 }
 
 /* The connection goes down.  Before the answer was complete evhttp hands the request to us. */
-static void on_close(struct evhttp_connection *con, void *arg) {
-    (void)con;
+static void on_close(void *arg) {
     http_call *c = arg;
     if (!c->status || c->streaming) {
         if (c->gone) c->gone(c->gone_ctx);
@@ -119,8 +121,9 @@ static void on_close(struct evhttp_connection *con, void *arg) {
 
 /* The last byte of the answer is with the kernel; the connection may carry another request. */
 static void on_complete(struct evhttp_request *req, void *arg) {
+    (void)req;
     http_call *c = arg;
-    evhttp_connection_set_closecb(evhttp_request_get_connection(req), NULL, NULL);
+    http_conn_disown(c->conn);
     struct bufferevent *bev = bufferevent_of(c);
     bufferevent_setwatermark(bev, EV_READ, 0, 0);
     set_timeouts(bev, c->server->opt.idle_s, c->server->opt.write_s);
@@ -140,7 +143,7 @@ static void watch_client(http_call *c) {
     bufferevent_enable(bev, EV_READ);
     int one = 1;
     (void)setsockopt(bufferevent_getfd(bev), IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    evhttp_connection_set_closecb(evhttp_request_get_connection(c->req), on_close, c);
+    http_conn_own(c->conn, on_close, c);
     evhttp_request_set_on_complete_cb(c->req, on_complete, c);
 }
 
@@ -171,11 +174,13 @@ static http_call *call_create(http_server *s, struct evhttp_request *req) {
     http_call *c = calloc(1, sizeof(*c));
     if (!c) return NULL;
     c->server = s;
+    c->conn = http_conns_find(s->conns, evhttp_request_get_connection(req));
     c->req = req;
     c->received_us = ty_now_us();
     c->method = method_name(evhttp_request_get_command(req));
     c->path = decode_path(req);
-    if (!c->path) {
+    if (!c->path || !c->conn) {
+        free(c->path);
         free(c);
         return NULL;
     }
@@ -253,6 +258,12 @@ static bool admit(http_call *c) {
         api_error_make(&e, 401, "invalid_api_key", NULL,
                        "The API key is missing or not known; send Authorization: Bearer KEY");
         add_header(c, "WWW-Authenticate", "Bearer");
+    } else if (http_conn_is_surplus(c->conn) && !c->route->open) {
+        api_error_make(&e, 503, "overloaded", NULL,
+                       "This server has %d connections, its limit; try again later",
+                       s->opt.max_connections);
+        e.retry_after_s = 1;
+        add_header(c, "Connection", "close");
     } else if (s->draining && !c->route->open) {
         api_error_make(&e, 503, "shutting_down", NULL,
                        "This server is shutting down; send the request again");
@@ -341,7 +352,9 @@ ty_status http_server_create(http_server **out, struct event_base *base, const h
     evhttp_set_timeout(s->http, opt->idle_s);
     evhttp_set_default_content_type(s->http, NULL);
     evhttp_set_gencb(s->http, on_request, s);
-    ty_status st = bind_socket(s, err);
+    ty_status st = http_conns_create(&s->conns, base, s->http, opt->max_connections, err);
+    if (st == TY_OK) st = bind_socket(s, err);
+    if (st == TY_OK) http_conns_bound(s->conns, s->bound);
     if (st != TY_OK) {
         http_server_destroy(&s);
         return st;
@@ -356,6 +369,7 @@ int http_server_port(const http_server *s) {
 
 void http_server_drain(http_server *s) {
     s->draining = true;
+    http_conns_bound(s->conns, NULL);
     if (s->bound) evhttp_del_accept_socket(s->http, s->bound);
     s->bound = NULL;
 }
@@ -366,7 +380,9 @@ int http_server_active(const http_server *s) {
 
 void http_server_destroy(http_server **s) {
     if (!s || !*s) return;
+    if ((*s)->conns) http_conns_bound((*s)->conns, NULL);
     if ((*s)->http) evhttp_free((*s)->http);
+    http_conns_destroy(&(*s)->conns);
     free(*s);
     *s = NULL;
 }
@@ -540,7 +556,7 @@ void http_stream_end(http_call *c) {
 void http_abort(http_call *c) {
     struct evhttp_connection *con = evhttp_request_get_connection(c->req);
     finish(c, CLIENT_GONE);
-    evhttp_connection_set_closecb(con, NULL, NULL);
+    http_conn_disown(c->conn);
     call_free(c);
     evhttp_connection_free(con);
 }

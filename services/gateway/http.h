@@ -31,6 +31,7 @@ typedef struct {
     const char *host;
     int port;        /* 0 = any */
     bool share_port; /* other servers may listen on the same one: the kernel spreads connections */
+    int max_connections; /* at a time; a few more hear 503 overloaded */
     size_t max_body_bytes;
     size_t max_backlog_bytes; /* of one stream: what the client has not taken yet */
     int idle_s;               /* a connection that sends nothing for so long is closed */

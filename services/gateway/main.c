@@ -44,6 +44,8 @@ static const ty_option table[] = {
     TY_OPT_INT("max-sends", NULL, opt.g.max_sends, 3, 1, 100, "how often such a part is sent"),
     TY_OPT_INT("max-body-mb", "TYTO_MAX_BODY_MB", opt.g.max_body_mb, 64, 1, 1024,
                "largest request in MiB"),
+    TY_OPT_INT("max-connections", "TYTO_MAX_CONNECTIONS", opt.g.max_connections, 2000, 1, 1000000,
+               "connections at a time; requests over more are refused with 503"),
     TY_OPT_INT("max-inflight", "TYTO_MAX_INFLIGHT", opt.g.max_in_flight, 256, 1, 65536,
                "requests at a time; more are refused with 503"),
     TY_OPT_INT("drain-s", "TYTO_DRAIN_S", opt.g.drain_s, 30, 0, 3600,

@@ -15,6 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { MOST = 32 }; /* connections */
+
 static int port;
 static pid_t server_pid;
 
@@ -136,6 +138,7 @@ static int serve(int port_pipe) {
     s.base = event_base_new();
     if (!s.base || auth_create(&a, getenv("TEST_KEYS"), &e) != TY_OK) return 3;
     http_options o = {.host = "127.0.0.1",
+                      .max_connections = MOST,
                       .max_body_bytes = 1 << 20,
                       .max_backlog_bytes = 1 << 16,
                       .idle_s = 1,
@@ -285,18 +288,30 @@ static void http_takes_what_evhttp_refuses_without_dying(void **state) {
                          "GET /x HTTP/1.1\r\nno colon\r\n\r\n",
                          "POST /echo HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
                          "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"};
+    int answered = 0;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         test_reply r = test_http_raw(port, bad[i], strlen(bad[i]));
-        assert_true(r.status == 0 || (r.status >= 400 && r.status < 500));
-        test_reply_clear(&r);
+        answered += r.status != 0;
+        if (r.status == 0)
+            test_reply_clear(&r);
+        else if (r.status == 413) /* a length that is none */
+            expect_error(r, 413, "request_too_large");
+        else
+            expect_error(r, 400, "invalid_http");
     }
+    assert_true(answered >= 4);
     size_t n = 5 << 20; /* over evhttp's own limit */
     char *big = calloc(1, n);
     assert_non_null(big);
-    test_reply r = test_http(port, "POST", "/echo", NULL, big, n);
-    assert_int_equal(r.status, 413);
-    test_reply_clear(&r);
-    memset(big, 'a', n);
+    expect_error(test_http(port, "POST", "/echo", NULL, big, n), 413, "request_too_large");
+    char *head = malloc(n + 64); /* a header over the limit */
+    assert_non_null(head);
+    int k = snprintf(head, 64, "GET /echo HTTP/1.1\r\nX: ");
+    memset(head + k, 'a', 100 << 10);
+    memcpy(head + k + (100 << 10), "\r\n\r\n", 4);
+    test_reply r = test_http_raw(port, head, (size_t)k + (100 << 10) + 4);
+    if (r.status) expect_error(r, r.status, r.status == 413 ? "request_too_large" : "invalid_http");
+    free(head);
     r = test_http(port, "GET", "/echo", NULL, NULL, 0);
     assert_int_equal(r.status, 200);
     test_reply_clear(&r);
@@ -371,6 +386,33 @@ static void http_waits_longer_for_itself_than_for_the_client(void **state) {
     wait_count("gone", gone + 1);
 }
 
+static void http_refuses_what_is_over_its_connections(void **state) {
+    (void)state;
+    int fd[MOST + 80];
+    const char *hold = "GET /hold HTTP/1.1\r\nHost: t\r\n\r\n";
+    long long before = count("gone");
+    for (int i = 0; i < MOST; i++) {
+        fd[i] = test_http_connect(port);
+        test_http_write(fd[i], hold, strlen(hold));
+    }
+    wait_count("active", MOST + 1); /* and the one that counts */
+    test_reply r = TEST_POST(port, "/echo", "x");
+    assert_non_null(test_reply_header(&r, "Retry-After"));
+    expect_error(r, 503, "overloaded");
+    /* More than it accepts: they wait, and come in as the others leave. */
+    for (int i = MOST; i < MOST + 80; i++) fd[i] = test_http_connect(port);
+    for (int i = 0; i < MOST + 80; i++) close(fd[i]);
+    wait_count("gone", before + MOST);
+    for (int i = 0; i < 500; i++) {
+        r = TEST_POST(port, "/echo", "x");
+        int status = r.status;
+        test_reply_clear(&r);
+        if (status == 200) return;
+        usleep(10000);
+    }
+    fail_msg("it takes no connection any more");
+}
+
 static void http_drains(void **state) {
     (void)state;
     int fd = test_http_connect(port), later = test_http_connect(port);
@@ -418,6 +460,7 @@ int main(void) {
         cmocka_unit_test(http_tells_when_a_client_goes_away),
         cmocka_unit_test(http_bounds_what_a_slow_reader_leaves),
         cmocka_unit_test(http_waits_longer_for_itself_than_for_the_client),
+        cmocka_unit_test(http_refuses_what_is_over_its_connections),
         cmocka_unit_test(http_drains),
     };
     const struct CMUnitTest with_keys[] = {
