@@ -170,11 +170,17 @@ function errorBox(e) {
   return box;
 }
 
+// A video of an API's client is named, not played: browsers know few of the kinds that the models take.
+function shownPicture({ url, video }, i) {
+  if (video) return Object.assign(document.createElement("span"), { className: "note", textContent: `Video ${i + 1}` });
+  return Object.assign(document.createElement("img"), { src: url, alt: `Picture ${i + 1}` });
+}
+
 function drawTurn(turn, li) {
   li.className = `turn ${turn.role}${turn.busy ? " busy" : ""}`;
   const [shown, text, foot] = li.children;
   if (shown.childElementCount !== turn.pictures.length)
-    shown.replaceChildren(...turn.pictures.map(({ url }, i) => Object.assign(document.createElement("img"), { src: url, alt: `Picture ${i + 1}` })));
+    shown.replaceChildren(...turn.pictures.map(shownPicture));
   text.textContent = turn.text;
   foot.replaceChildren();
   if (turn.error) foot.append(errorBox(turn.error));
@@ -226,8 +232,10 @@ function sampling() {
 
 function message(turn) {
   if (turn.role === "assistant") return { role: "assistant", content: turn.text };
-  const parts = turn.pictures.map(({ url, file }) =>
-    file ? { type: "image_file", image_file: { file_id: file } } : { type: "image_url", image_url: { url } });
+  const parts = turn.pictures.map(({ url, file, video }) => {
+    if (file) return video ? { type: "video_file", video_file: { file_id: file } } : { type: "image_file", image_file: { file_id: file } };
+    return { type: "image_url", image_url: { url } };
+  });
   if (turn.text) parts.push({ type: "text", text: turn.text });
   return { role: "user", content: parts };
 }
@@ -378,11 +386,14 @@ async function fileUrl(id) {
 
 async function keptTurn(t) {
   const parts = typeof t.content === "string" ? [{ type: "text", text: t.content }] : t.content;
-  const files = parts.filter((p) => p.type === "image_file").map((p) => p.image_file.file_id);
+  const files = parts.filter((p) => p.type !== "text");
   return {
     role: t.role, kept: true, timings: t.timings, finish: t.finish_reason,
     text: parts.filter((p) => p.type === "text").map((p) => p.text).join(""),
-    pictures: await Promise.all(files.map(async (file) => ({ file, url: await fileUrl(file) }))),
+    pictures: await Promise.all(files.map(async (p) => {
+      const video = p.type === "video_file", file = p[p.type].file_id;
+      return { file, video, url: video ? "" : await fileUrl(file) };
+    })),
   };
 }
 
