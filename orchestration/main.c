@@ -24,7 +24,7 @@ static const command commands[] = {
     {"train", cmd_train, "curves of training runs (tyto-train makes them)"},
     {"status", cmd_status, "the processes of a running service"},
     {"down", cmd_down, "stop a running service"},
-    {"keys", cmd_keys, "make the keys that protect the wire between hosts"},
+    {"keys", cmd_keys, "make keys: for the wire between hosts, for clients of the API"},
     {"doctor", cmd_doctor, "look at this machine: packages, CPU, memory, ports"},
     {"tokenize", cmd_tokenize, "text from stdin to token ids"},
     {NULL, NULL, NULL},

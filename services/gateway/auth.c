@@ -16,7 +16,7 @@ typedef unsigned char digest[SHA256_DIGEST_LENGTH];
 
 struct auth {
     digest *key;
-    int n;
+    int n, n_plain;
 };
 
 static int hex_digit(char c) {
@@ -45,11 +45,13 @@ static ty_status add_line(auth *a, char *line, int number, ty_err *err) {
     digest *p = realloc(a->key, (size_t)(a->n + 1) * sizeof(*p));
     if (!p) return ty_fail(err, TY_ENOMEM, "no memory for the API keys");
     a->key = p;
-    if (strncmp(line, "sha256:", 7) != 0)
+    bool plain = strncmp(line, "sha256:", 7) != 0;
+    if (plain)
         SHA256((const unsigned char *)line, len, a->key[a->n]);
     else if (!parse_hex(line + 7, a->key[a->n]))
         return ty_fail(err, TY_EFORMAT, "line %d: want sha256: and 64 hex digits", number);
     a->n++;
+    a->n_plain += plain;
     return TY_OK;
 }
 
@@ -90,6 +92,10 @@ void auth_destroy(auth **a) {
 
 bool auth_has_keys(const auth *a) {
     return a->n > 0;
+}
+
+int auth_plain_keys(const auth *a) {
+    return a->n_plain;
 }
 
 /* The digest of the key in `Bearer KEY`; false when the header is another. */

@@ -19,6 +19,8 @@ typedef struct auth auth;
 ty_status auth_create(auth **out, const char *path, ty_err *err);
 void auth_destroy(auth **a);
 bool auth_has_keys(const auth *a);
+/* Lines that hold the key itself: worth a warning. */
+int auth_plain_keys(const auth *a);
 /* header: value of Authorization, or NULL. */
 bool auth_allows(const auth *a, const char *header);
 /* Whose the request is: the key's SHA-256 in hex; "anonymous" where no keys are asked for. */

@@ -466,6 +466,9 @@ static ty_status listen_http(gateway *g, ty_err *err) {
         ty_warn("listens on %s, which others can reach, WITHOUT API keys: anybody may use it; "
                 "give --api-key-file, or --listen 127.0.0.1:PORT",
                 host);
+    if (auth_plain_keys(g->auth) > 0)
+        ty_warn("%s holds %d keys as they stand; `tyto keys --api` stores digests instead",
+                g->opt.api_key_file, auth_plain_keys(g->auth));
     ty_info("listen=%s port=%d keys=%d", host, http_server_port(g->http), auth_has_keys(g->auth));
     return TY_OK;
 }
