@@ -10,6 +10,10 @@ $(OUT)/bin/owlet-data: $(OWLET_OBJ) $(OUT)/libtyto.a
 	@echo "  LD $@"
 	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcairo
 -include $(OWLET_OBJ:.o=.d)
+.PHONY: owlet
+owlet: owlet-data all ## train the owlet from nothing into build/owlet (hours; goes on where it stopped)
+	@tools/setup sentencepiece
+	@training/owlet/train build/owlet
 .PHONY: test-owlet-data
 test-owlet-data: owlet-data $(CLIENTS)/.requirements-owlet ## the owlet's data: alike when made again, answers that its exam marks right
 	@$(CLIENTS)/bin/python tests/clients/check_owlet_data.py $(OUT)/bin/owlet-data
