@@ -54,6 +54,15 @@ static void print_example(const char *url, const char *model, bool with_key) {
            url, with_key ? " -H \"Authorization: Bearer $KEY\"" : "", model, url);
 }
 
+/* Where conversations are, when they are ours to keep; /tmp and /run do not outlive a reboot. */
+static void print_data(const up *u) {
+    const char *dir = u->state.dir;
+    if (!u->f.stores.own[STORE_STATE] || u->opt->temporary) return;
+    bool passing = strncmp(dir, "/tmp/", 5) == 0 || strncmp(dir, "/run/", 5) == 0;
+    printf("conversations: %s/data%s\n", dir,
+           passing ? "  (gone after a reboot: --state DIR on a disk keeps them)" : "");
+}
+
 static void print_ready(const up *u) {
     char url[320];
     for (int i = 0; i < u->f.n_address; i++) {
@@ -64,6 +73,7 @@ static void print_ready(const up *u) {
     }
     printf("state: %s  (tyto status --state %s; logs in %s/log)\n", u->state.dir, u->state.dir,
            u->state.dir);
+    print_data(u);
     fleet_url(&u->f, 0, url, sizeof(url));
     print_example(url, u->f.pipeline[0].name, u->opt->api_key_file != NULL);
     if (!u->opt->detach) printf("\nCtrl-C stops it.\n");
