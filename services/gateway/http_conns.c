@@ -77,11 +77,13 @@ static void make_refusal(int status, api_error *e) {
                        "The request is too large; send smaller or fewer pictures");
     else if (status < 500)
         api_error_make(e, 400, "invalid_http", NULL,
-                       "This is not an HTTP request that the server understands (status %d); check its first line, its "
+                       "This is not an HTTP request that the server understands (status %d); check "
+                       "its first line, its "
                        "headers and their size",
                        status);
     else
-        api_error_make(e, status == 501 ? 405 : status, status == 501 ? "method_not_allowed" : "internal_error", NULL,
+        api_error_make(e, status == 501 ? 405 : status,
+                       status == 501 ? "method_not_allowed" : "internal_error", NULL,
                        "The server cannot answer this request (status %d)", status);
 }
 
@@ -92,10 +94,11 @@ static void put_refusal(int status, struct evbuffer *out) {
     char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
     json_decref(json);
     const char *body = text ? text : "{}";
-    evbuffer_add_printf(out,
-                        "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
-                        "Connection: close\r\n\r\n%s",
-                        e.http, e.http < 500 ? "Bad Request" : "Internal Server Error", strlen(body), body);
+    evbuffer_add_printf(
+        out,
+        "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
+        "Connection: close\r\n\r\n%s",
+        e.http, e.http < 500 ? "Bad Request" : "Internal Server Error", strlen(body), body);
     free(text);
 }
 
@@ -103,7 +106,8 @@ static void put_refusal(int status, struct evbuffer *out) {
 static int status_of(struct evbuffer *b, size_t n) {
     char line[13] = "";
     struct evbuffer_ptr at;
-    if (n < sizeof(line) || evbuffer_ptr_set(b, &at, evbuffer_get_length(b) - n, EVBUFFER_PTR_SET) != 0 ||
+    if (n < sizeof(line) ||
+        evbuffer_ptr_set(b, &at, evbuffer_get_length(b) - n, EVBUFFER_PTR_SET) != 0 ||
         evbuffer_copyout_from(b, &at, line, sizeof(line) - 1) < (ev_ssize_t)sizeof(line) - 1)
         return 0;
     return strncmp(line, "HTTP/1.", 7) == 0 ? (int)strtol(line + 9, NULL, 10) : 0;
@@ -178,13 +182,14 @@ static ty_status allow_files(int most, ty_err *err) {
     r.rlim_cur = want;
     if (want <= hard && setrlimit(RLIMIT_NOFILE, &r) == 0) return TY_OK;
     return ty_fail(err, TY_ELIMIT,
-                   "%d connections need %llu open files, this process may have %llu; raise it (ulimit -n) or lower "
+                   "%d connections need %llu open files, this process may have %llu; raise it "
+                   "(ulimit -n) or lower "
                    "--max-connections",
                    most, (unsigned long long)want, (unsigned long long)hard);
 }
 
-ty_status http_conns_create(http_conns **out, struct event_base *base, struct evhttp *http, int most,
-                            ty_err *err) {
+ty_status http_conns_create(http_conns **out, struct event_base *base, struct evhttp *http,
+                            int most, ty_err *err) {
     *out = NULL;
     ty_status st = allow_files(most, err);
     if (st != TY_OK) return st;

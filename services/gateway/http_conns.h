@@ -18,8 +18,8 @@ typedef struct http_conn http_conn;
 
 /* Raises the process's limit of open files when `most` connections need it.
  * Fails: TY_ENOMEM, TY_ELIMIT (most does not fit under the hard limit; names both). */
-ty_status http_conns_create(http_conns **out, struct event_base *base, struct evhttp *http, int most,
-                            ty_err *err);
+ty_status http_conns_create(http_conns **out, struct event_base *base, struct evhttp *http,
+                            int most, ty_err *err);
 /* Connections behind this socket are accepted up to a few more than `most`: those are answered that it is too many.
  * The others wait in the kernel's queue. */
 void http_conns_bound(http_conns *s, struct evhttp_bound_socket *bound); /* NULL: it is closed */

@@ -86,6 +86,19 @@ static void nearest_picks_as_pillow(void **state) {
     assert_memory_equal(dst, want, sizeof want);
 }
 
+/* Thousands of weights for one output: more than one run of the pass along the rows. */
+static void bicubic_shrinks_wide_rows_as_pillow(void **state) {
+    (void)state;
+    static const uint8_t want[] = {128, 130, 126, 125, 127, 124, 127, 127, 127,
+                                   134, 125, 125, 130, 128, 127, 130, 128, 126};
+    static uint8_t src[3000 * 2 * 3];
+    uint8_t dst[sizeof want];
+    fill(src, sizeof src, 9);
+    resize_plan p = resize_plan_whole(3000, 2, 3, 2, PIXELS, FOREVER);
+    assert_int_equal(resize_bicubic(&p, 3, src, dst, NULL), TY_OK);
+    assert_memory_equal(dst, want, sizeof want);
+}
+
 static void bicubic_copies_when_size_stays(void **state) {
     (void)state;
     uint8_t src[6 * 5 * 3], dst[sizeof src];
@@ -145,6 +158,7 @@ int main(void) {
         cmocka_unit_test(bicubic_keeps_four_bands_apart),
         cmocka_unit_test(bicubic_16_shrinks_as_pillow),
         cmocka_unit_test(nearest_picks_as_pillow),
+        cmocka_unit_test(bicubic_shrinks_wide_rows_as_pillow),
         cmocka_unit_test(bicubic_copies_when_size_stays),
         cmocka_unit_test(bicubic_window_is_cut_out_of_the_whole),
         cmocka_unit_test(bicubic_refuses_when_the_way_is_too_large),
