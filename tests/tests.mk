@@ -30,7 +30,7 @@ fuzz-run: all $(FUZZ)
 check: format-check lint test test-asan test-tsan fuzz ## the release gate: format, lint, tests, sanitizers, fuzz
 # It must see these macros to parse what they make.  The first suppression is of system headers, the second of advice,
 # the third is out of date (readdir is safe for a DIR that one thread has; readdir_r is deprecated).
-LINT_SRC := $(wildcard common/*/*.c common/*/*/*.c services/*/*.c orchestration/*.c)
+LINT_SRC := $(wildcard common/*/*.c common/*/*/*.c services/*/*.c orchestration/*.c training/*.c)
 CPPCHECK := --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 -j $(shell nproc) -I. \
     --library=posix,bsd --include=/usr/include/jansson.h --include=$(firstword $(wildcard /usr/include/*/sys/queue.h /usr/include/sys/queue.h)) \
     --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches --suppress=readdirCalled

@@ -72,7 +72,9 @@ static ty_status read_array(dataset *d, const char *path, const char *text, size
     size_t i;
     ty_status st = TY_OK;
     if (!list) return ty_fail(err, TY_EFORMAT, "%s: line %d: %s", path, bad.line, bad.text);
-    json_array_foreach(list, i, record) if (st == TY_OK) st = add(d, &cap, rules, record, err);
+    json_array_foreach(list, i, record) {
+        if (st == TY_OK) st = add(d, &cap, rules, record, err);
+    }
     json_decref(list);
     return st;
 }

@@ -102,8 +102,9 @@ static ty_status check_names(golden *g, ty_err *err) {
 static ty_status open_model(golden *g, ty_err *err) {
     const char *name;
     json_t *value;
-    json_object_foreach(json_object_get(g->training, "grad_l2"), name, value) g->lora |=
-        strstr(name, ".lora_") != NULL;
+    json_object_foreach(json_object_get(g->training, "grad_l2"), name, value) {
+        g->lora |= strstr(name, ".lora_") != NULL;
+    }
     ty_status st = owl_open(&g->m, g->dir, trains, g, -1, err);
     if (st == TY_OK && g->lora) {
         char dir[4200];

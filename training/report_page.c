@@ -95,7 +95,10 @@ static void put_escaped(ty_buf *b, const char *text) {
                          : *text == '&' ? "&amp;"
                          : *text == '"' ? "&quot;"
                                         : NULL;
-        as ? ty_buf_puts(b, as) : ty_buf_append(b, text, 1);
+        if (as)
+            ty_buf_puts(b, as);
+        else
+            ty_buf_append(b, text, 1);
     }
 }
 
@@ -112,7 +115,7 @@ static double y_of(const frame *f, double y) {
 }
 
 static frame frame_of(const series *s, int n, int curve) {
-    frame f = {INFINITY, -INFINITY, INFINITY, -INFINITY};
+    frame f = {HUGE_VAL, -HUGE_VAL, HUGE_VAL, -HUGE_VAL};
     for (int i = 0; i < n; i++)
         for (int k = 0; k < s[i].n; k++) {
             double y = s[i].value[curve][k];
@@ -158,8 +161,8 @@ static void put_curve(ty_buf *b, const frame *f, const series *s, int curve, con
     ty_buf_puts(b, "<polygon points=\"");
     for (int i = 0; i < n; i++) {
         int first = i * per, end = first + per < s->n ? first + per : s->n;
-        double sum = 0, high = -INFINITY;
-        low[i] = INFINITY;
+        double sum = 0, high = -HUGE_VAL;
+        low[i] = HUGE_VAL;
         for (int k = first; k < end; k++) {
             double y = fmin(fmax(s->value[curve][k], f->y0), f->y1);
             sum += y;
@@ -185,7 +188,7 @@ static void put_table(ty_buf *b, const series *s, int n) {
                    "loss<th>lowest<th>tokens<th>hours<th>tokens/s<th>left "
                    "out</tr>\n");
     for (int i = 0; i < n; i++) {
-        double lowest = INFINITY;
+        double lowest = HUGE_VAL;
         for (int k = 0; k < s[i].n; k++) lowest = fmin(lowest, s[i].value[0][k]);
         ty_buf_printf(b, "<tr><td style=\"color:%s\">", COLOUR[i]);
         put_escaped(b, s[i].name);

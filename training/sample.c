@@ -204,7 +204,9 @@ static ty_status add_pictures(sample *s, const json_t *image, ty_err *err) {
     ty_status st = TY_OK;
     if (!image || json_is_null(image)) return TY_OK;
     if (!json_is_array(image)) return add_picture(s, image, err);
-    json_array_foreach(image, i, path) if (st == TY_OK) st = add_picture(s, path, err);
+    json_array_foreach(image, i, path) {
+        if (st == TY_OK) st = add_picture(s, path, err);
+    }
     return st;
 }
 

@@ -148,8 +148,8 @@ static void ranks_have_the_losses_of_one(void **state) {
 static void killed_ranks_go_on_bit_for_bit(void **state) {
     (void)state;
     static char whole[400], broken[400], log[440];
-    char *a, *b;
-    size_t na, nb;
+    char *a = NULL, *b = NULL;
+    size_t na = 0, nb = 0;
     if (!built()) skip();
     snprintf(whole, sizeof whole, "%s/whole", base);
     snprintf(broken, sizeof broken, "%s/broken", base);
