@@ -4,7 +4,8 @@
  *
  * No merge crosses a place whose two characters stand side by side in no piece of the vocabulary, so
  * the text is worked off in such segments (in LLaMA's vocabulary nearly one per word): the queue stays
- * small and in the cache, and a long prompt costs linear time.  Within a segment it is a binary heap.
+ * small and in the cache, and a long prompt costs linear time.  Within a segment it is a binary heap.  A
+ * segment has a bound (TY_BPE_RUN_MAX), so that a body full of spaces does not cost gigabytes.
  *
  * Which pair is best when scores are equal: sentencepiece takes the leftmost; a fast tokenizer has one
  * rank per pair, from the order in which its merges were listed (resulting id, then left id), and
@@ -50,6 +51,7 @@ static int wider(int cap) {
 }
 
 static ty_status grow_symbols(bpe *b) {
+    if (b->n_sym == TY_BPE_RUN_MAX) return TY_ELIMIT;
     if (b->n_sym < b->cap_sym) return TY_OK;
     int cap = wider(b->cap_sym);
     symbol *p = cap ? realloc(b->sym, (size_t)cap * sizeof *p) : NULL;

@@ -123,7 +123,10 @@ ty_status ty_tokenizer_encode(const ty_tokenizer *t, ty_tokenize_mode mode, cons
     ty_status st = mode == TY_TOKENIZE_SPM ? encode_text(t, false, text, len, out)
                                            : encode_split(t, mode, text, len, out);
     if (st == TY_ELIMIT)
-        return ty_fail(err, st, "the text of %zu bytes is too long to tokenise at once", len);
+        return ty_fail(err, st,
+                       "the text of %zu bytes is too long to tokenise at once, or has more than %d "
+                       "characters in a row that may all join (spaces?); shorten it",
+                       len, TY_BPE_RUN_MAX);
     if (st != TY_OK) return ty_fail(err, st, "tokenising %zu bytes: out of memory", len);
     return TY_OK;
 }

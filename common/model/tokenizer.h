@@ -45,7 +45,9 @@ int ty_tokenizer_type(const ty_tokenizer *t, int32_t id);
  * recorded it (`tyto.tokenizer.mode`); TY_TOKENIZE_SPM when the file says nothing. */
 ty_tokenize_mode ty_tokenizer_default_mode(const ty_tokenizer *t);
 
-/* Appends the ids of `len` bytes (any bytes, NUL included; invalid UTF-8 as the reference does). No bos. */
+/* Appends the ids of `len` bytes (any bytes, NUL included; invalid UTF-8 as the reference does). No bos.
+ * Fails: TY_ENOMEM, TY_ELIMIT: over 2^20 characters in a row that merges may join, such as spaces (tens of thousands
+ * of tokens, and the memory grows with the row). */
 ty_status ty_tokenizer_encode(const ty_tokenizer *t, ty_tokenize_mode mode, const char *text,
                               size_t len, ty_ids *out, ty_err *err);
 

@@ -71,8 +71,11 @@ bool ty_tokenizer_joins(const ty_tokenizer *t, uint32_t left, uint32_t right);
 int32_t ty_tokenizer_special_at(const ty_tokenizer *t, const char *text, size_t len);
 int32_t ty_tokenizer_user_at(const ty_tokenizer *t, const char *text, size_t len);
 
+/* Characters in a row that may all join: what is merged at once takes 24 to 84 bytes for each. */
+enum { TY_BPE_RUN_MAX = 1 << 20 };
+
 /* Byte-pair merges over `text`: valid UTF-8, spaces already U+2581, prefix in place.  by_rank: ties
- * between equal scores as Hugging Face's fast tokenizer breaks them, else as sentencepiece does. */
+ * between equal scores as Hugging Face's fast tokenizer breaks them, else as sentencepiece does.  Fails: TY_ENOMEM, TY_ELIMIT (a run over TY_BPE_RUN_MAX). */
 ty_status ty_bpe_encode(const ty_tokenizer *t, bool by_rank, const char *text, size_t len,
                         ty_ids *out);
 

@@ -89,6 +89,26 @@ static void ties_go_by_position_or_rank(void **state) {
     ty_tokenizer_destroy(&t);
 }
 
+/* The memory that a row of spaces takes has a bound; it is refused, not merged piece by piece. */
+static void endless_rows_are_refused(void **state) {
+    (void)state;
+    enum { ROW = 1 << 20 };
+    ty_tokenizer *t = small(true);
+    ty_ids ids = {0};
+    ty_err err = {0};
+    char *text = malloc(ROW);
+    assert_non_null(text);
+    memset(text, ' ', ROW);
+    assert_int_equal(ty_tokenizer_encode(t, TY_TOKENIZE_SPM, text, ROW - 1, &ids, &err), TY_OK);
+    assert_int_equal(ids.n, (ROW + 2) / 3); /* the longest piece has three, the prefix is one */
+    ids.n = 0;
+    assert_int_equal(ty_tokenizer_encode(t, TY_TOKENIZE_SPM, text, ROW, &ids, &err), TY_ELIMIT);
+    assert_non_null(strstr(err.text, "1048576"));
+    ty_ids_clear(&ids);
+    free(text);
+    ty_tokenizer_destroy(&t);
+}
+
 static void unknown_characters_become_bytes(void **state) {
     (void)state;
     ty_tokenizer *t = small(true);
@@ -262,6 +282,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(merges_go_by_score),
         cmocka_unit_test(ties_go_by_position_or_rank),
+        cmocka_unit_test(endless_rows_are_refused),
         cmocka_unit_test(unknown_characters_become_bytes),
         cmocka_unit_test(user_pieces_are_found_first_and_whole),
         cmocka_unit_test(special_pieces_are_found_by_mode),
