@@ -12,7 +12,7 @@ RUN make -s -j"$(nproc)" && make -s install DESTDIR=/out PREFIX=/usr
 # What the programs are linked to; OpenBLAS is opened when TYTO_BLAS=openblas.
 FROM debian:bookworm-slim AS runtime
 RUN apt-get update && apt-get install -y --no-install-recommends \
-        ca-certificates libcurl4 libedit2 libevent-2.1-7 libhiredis0.14 libjansson4 libjpeg62-turbo libopenblas0-serial libpng16-16 \
+        ca-certificates libcurl4 libedit2 libevent-2.1-7 libhiredis0.14 libjansson4 libjpeg62-turbo libopenblas0-pthread libpng16-16 \
         libprotobuf-c1 libssl3 libwebp7 libwebpdemux2 libavformat59 libswscale6 libxxhash0 libzmq5 zlib1g \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin tyto \

@@ -181,7 +181,7 @@ static void check_openblas(findings *f) {
         return;
     }
     say(f, WARN, "openblas",
-        "not found: large f32 products use our own kernels; apt-get install libopenblas0-serial");
+        "not found: large f32 products use our own kernels; apt-get install libopenblas0-pthread");
 }
 
 static void check_programs(findings *f, const char *bin_dir) {

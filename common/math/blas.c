@@ -21,7 +21,7 @@ typedef void cblas_sgemm_fn(int order, int trans_a, int trans_b, int m, int n, i
 
 static struct {
     pthread_mutex_t mutex;
-    bool tried;
+    bool tried, one_at_a_time;
     cblas_sgemm_fn *sgemm;
     char name[96];
 } blas = {.mutex = PTHREAD_MUTEX_INITIALIZER, .name = "none"};
@@ -44,8 +44,8 @@ static const char *core_type(void) {
 
 static void *open_library(void) {
     static const char *const paths[] = {
-        "/usr/lib/x86_64-linux-gnu/openblas-serial/libopenblas.so.0",
-        "/usr/lib/aarch64-linux-gnu/openblas-serial/libopenblas.so.0",
+        "/usr/lib/x86_64-linux-gnu/openblas-pthread/libopenblas.so.0",
+        "/usr/lib/aarch64-linux-gnu/openblas-pthread/libopenblas.so.0",
         "libopenblas.so.0",
     };
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
@@ -63,16 +63,18 @@ static void find(void *lib, const char *symbol, void *fn) {
 
 static void open_once(void) {
     char *(*config)(void) = NULL, *(*core)(void) = NULL;
-    void (*set_threads)(int) = NULL;
+    int (*parallel)(void) = NULL;
     const char *type = core_type();
     if (type) setenv("OPENBLAS_CORETYPE", type, 0);
+    setenv("OPENBLAS_NUM_THREADS", "1",
+           1); /* its threads, which would start as it loads, fight ours */
     void *lib = open_library();
     if (!lib) return;
     find(lib, "cblas_sgemm", &blas.sgemm);
     find(lib, "openblas_get_config", &config);
     find(lib, "openblas_get_corename", &core);
-    find(lib, "openblas_set_num_threads", &set_threads);
-    if (set_threads) set_threads(1);
+    find(lib, "openblas_get_parallel", &parallel);
+    blas.one_at_a_time = !parallel || parallel() == 0;
     char version[24] = "?";
     if (config) (void)sscanf(config(), "OpenBLAS %23s", version);
     snprintf(blas.name, sizeof blas.name, "openblas %s %s", version, core ? core() : "?");
@@ -85,7 +87,7 @@ ty_status ty_blas_open(ty_err *err) {
     bool ok = blas.sgemm != NULL;
     pthread_mutex_unlock(&blas.mutex);
     if (ok) return TY_OK;
-    return ty_fail(err, TY_EUNSUPPORTED, "no OpenBLAS here: install libopenblas0-serial");
+    return ty_fail(err, TY_EUNSUPPORTED, "no OpenBLAS here: install libopenblas0-pthread");
 }
 
 ty_status ty_blas_wanted(bool *on, ty_err *err) {
@@ -97,7 +99,7 @@ ty_status ty_blas_wanted(bool *on, ty_err *err) {
     if (want && ty_blas_open(err) != TY_OK)
         return ty_fail(
             err, TY_EINVAL,
-            "TYTO_BLAS=openblas: no OpenBLAS here: install libopenblas0-serial, or unset "
+            "TYTO_BLAS=openblas: no OpenBLAS here: install libopenblas0-pthread, or unset "
             "TYTO_BLAS");
     if (on) *on = want;
     return TY_OK;
@@ -105,8 +107,10 @@ ty_status ty_blas_wanted(bool *on, ty_err *err) {
 
 void ty_blas_gemm(int M, int N, int K, const float *x, int64_t ldx, const float *w, int64_t ldw,
                   float *y, int64_t ldy) {
+    if (blas.one_at_a_time) pthread_mutex_lock(&blas.mutex);
     blas.sgemm(ROW_MAJOR, PLAIN, TRANSPOSED, M, N, K, 1.0f, x, (int)ldx, w, (int)ldw, 0.0f, y,
                (int)ldy);
+    if (blas.one_at_a_time) pthread_mutex_unlock(&blas.mutex);
 }
 
 const char *ty_blas_name(void) {

@@ -1,8 +1,9 @@
 /*
  * blas.h - OpenBLAS's sgemm as an alternative to our own f32 kernels, and the peer they are measured
  * against.  Opened at run time: its core type must be known before it loads, for the wrong one is slow
- * or an illegal instruction, and its own threads would fight ours, so the serial build is looked for
- * first.
+ * or an illegal instruction, and it must start no threads of its own, which would fight ours.  The build with
+ * threads is looked for first, held to one: Debian's serial build hands out its buffers without a lock, so
+ * two calls at once may share one (seen as wrong sums); its calls are made one at a time.
  *
  * Off by default: our kernels measure faster (bench/SPEED.md), and a row's bits from sgemm may change
  * with the number of rows.  TYTO_BLAS=openblas turns it on for f32 layers and many rows.
