@@ -101,10 +101,39 @@ static void weight_gradient(train_run *r, param *w, const float *x, const float 
     product(r, &m);
 }
 
+enum { PIECE = 1 << 14 }; /* elements that are worth another thread */
+
+typedef struct {
+    const float *x;
+    float *y;
+    int64_t rows, n, per;
+} row_job;
+
+static void bias_task(void *ctx, int task, int member) {
+    const row_job *j = ctx;
+    (void)member;
+    int64_t end = (task + 1) * j->per < j->rows ? (task + 1) * j->per : j->rows;
+    for (int64_t r = task * j->per; r < end; r++)
+        for (int64_t c = 0; c < j->n; c++) j->y[r * j->n + c] += j->x[c];
+}
+
 static void add_bias(train_run *r, const param *b, int64_t rows, float *y) {
     if (r->st != TY_OK) return;
-    for (int64_t i = 0; i < rows; i++, y += b->count)
-        for (int64_t c = 0; c < b->count; c++) y[c] += b->value[c];
+    row_job j = {b->value, y, rows, b->count, (PIECE + b->count - 1) / b->count};
+    ty_pool_run(r->pool, (int)((rows + j.per - 1) / j.per), bias_task, &j);
+}
+
+static void copy_task(void *ctx, int task, int member) {
+    const row_job *j = ctx;
+    (void)member;
+    int64_t at = (int64_t)task * PIECE, n = j->n - at < PIECE ? j->n - at : PIECE;
+    memcpy(j->y + at, j->x + at, (size_t)n * sizeof *j->x);
+}
+
+void op_copy(train_run *r, float *y, const float *x, int64_t n) {
+    if (r->st != TY_OK) return;
+    row_job j = {.x = x, .y = y, .n = n};
+    ty_pool_run(r->pool, (int)((n + PIECE - 1) / PIECE), copy_task, &j);
 }
 
 static void scale(float *x, int64_t n, float s) {

@@ -51,6 +51,7 @@ void op_linear_back(train_run *r, const owl_linear *l, const float *x, const flo
 void op_norm(train_run *r, const owl_norm *n, const float *x, int64_t rows, float *y);
 void op_norm_back(train_run *r, const owl_norm *n, const float *x, const float *dy, int64_t rows,
                   float *dx, bool add);
+void op_copy(train_run *r, float *y, const float *x, int64_t n);
 void op_add(train_run *r, float *y, const float *x, int64_t n); /* y += x */
 void op_fail(train_run *r, ty_status st);                       /* keeps r->err's text */
 void op_complete(train_run *r, const param *first);             /* calls r->complete */

@@ -133,8 +133,8 @@ static void layer_forward(train_run *r, const owl *m, const vit_pass *p, int i, 
     op_add(r, k->middle, p->x[i], plane);
     op_norm(r, &l->before_mlp, k->middle, p->rows, k->normed2);
     op_linear(r, &l->fc1, k->normed2, p->rows, k->wide);
+    op_copy(r, k->gelu, k->wide, wide);
     if (r->st != TY_OK) return;
-    memcpy(k->gelu, k->wide, (size_t)wide * sizeof *k->gelu);
     ty_quick_gelu(r->pool, k->gelu, p->rows, m->vit.n_ff, m->vit.n_ff);
     if (!out) return;
     op_linear(r, &l->fc2, k->gelu, p->rows, out);
