@@ -2,6 +2,7 @@
 #include "tests/support/ty_test.h"
 
 #include "common/base/clock.h"
+#include "common/wire/socket.h"
 #include "tests/support/process.h"
 #include "tests/support/wire_rig.h"
 
@@ -9,7 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 static void task_makes_its_way_over_two_hops(void **state) {
     (void)state;
@@ -644,6 +647,53 @@ static test_output run_broker(const char *gateways, const char *workers) {
     return test_run((char *const *)(uintptr_t)argv, NULL, 0, RIG_WAIT_S);
 }
 
+/* One frame that is no envelope: a stranger who sends it hears EFORMAT. */
+static void send_nonsense(const rig *r, const char *endpoint, const void *bytes, size_t n) {
+    void *s = NULL;
+    ty_err err = {0};
+    ty_message *m = NULL;
+    assert_int_equal(ty_socket_connect(r->zmq, ZMQ_DEALER, endpoint, NULL, &s, &err), TY_OK);
+    assert_int_equal(zmq_send(s, bytes, n, 0), (int)n);
+    zmq_pollitem_t item = {.socket = s, .events = ZMQ_POLLIN};
+    assert_int_equal(zmq_poll(&item, 1, RIG_WAIT_S * 1000), 1);
+    assert_int_equal(ty_message_recv(s, false, &m, &err), TY_OK);
+    assert_int_equal(m->env->body_case, TYTO__ENVELOPE__BODY_ERROR);
+    assert_string_equal(m->env->error->status, "EFORMAT");
+    ty_message_destroy(&m);
+    ty_socket_close(&s, 0);
+}
+
+/* Bytes that are not even ZeroMQ's. */
+static void send_noise(const char *endpoint) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s", endpoint + strlen("ipc://"));
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_true(fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0);
+    char noise[4096];
+    memset(noise, 0xA5, sizeof(noise));
+    assert_true(send(fd, noise, sizeof(noise), MSG_NOSIGNAL) > 0);
+    close(fd);
+}
+
+static void wrong_frames_are_refused_and_disturb_nobody(void **state) {
+    (void)state;
+    static const char cut[] = {0x12, 0x7f, 'r', 'e',
+                               'q'}; /* a string of 127 bytes that is not there */
+    rig r;
+    rig_start(&r, 1, NULL);
+    rig_worker(&r, 0, "a", (test_toy){0});
+    rig_wait_ready(&r, true);
+    const char *const sides[] = {r.gateways, r.workers};
+    for (int i = 0; i < 2; i++) {
+        send_nonsense(&r, sides[i], "\xff\xff\xff\xff garbage", 12);
+        send_nonsense(&r, sides[i], cut, sizeof(cut));
+        send_noise(sides[i]);
+    }
+    rig_submit(&r, "req", 0, 0);
+    assert_int_equal(collect_all(&r, 1), 1);
+    rig_stop(&r);
+}
+
 static void sockets_are_private_and_not_taken_twice(void **state) {
     (void)state;
     rig r;
@@ -696,6 +746,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(broker_drains_on_sigterm),
         cmocka_unit_test(new_broker_gets_everybody_back),
         cmocka_unit_test(gateway_that_left_is_cancelled),
+        cmocka_unit_test(wrong_frames_are_refused_and_disturb_nobody),
         cmocka_unit_test(sockets_are_private_and_not_taken_twice),
     };
     if (argc == 2) cmocka_set_test_filter(argv[1]);
