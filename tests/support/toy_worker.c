@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OPEN_MAX_JOBS = 64, N_ARG = 13 };
+enum { OPEN_MAX_JOBS = 64, N_ARG = 14 };
 
 bool test_toy_is_asked(int argc, char **argv) {
     return argc == N_ARG + 2 && strcmp(argv[1], "--toy-worker") == 0;
@@ -56,6 +56,7 @@ typedef struct {
     test_toy toy;
     ty_job *job[OPEN_MAX_JOBS];
     int given[OPEN_MAX_JOBS];
+    Tyto__Progress__State told[OPEN_MAX_JOBS];
     int n;
 } stream;
 
@@ -67,6 +68,7 @@ static void submit(void *ctx, ty_job *j) {
     }
     const Tyto__DecodeTask *d = ty_job_envelope(j)->task->decode;
     s->given[s->n] = d ? (int)d->n_forced : 0;
+    s->told[s->n] = TYTO__PROGRESS__STATE__BEGINS;
     s->job[s->n++] = j;
 }
 
@@ -74,6 +76,7 @@ static void forget(stream *s, int i) {
     s->n--;
     s->job[i] = s->job[s->n];
     s->given[i] = s->given[s->n];
+    s->told[i] = s->told[s->n];
 }
 
 static void give_token(ty_job *j, int index) {
@@ -96,11 +99,32 @@ static void end_stream(ty_job *j, int tokens, int rows) {
     ty_job_done(j, r);
 }
 
+/* Those that are not in the step wait, and say so, as a decoder does. */
+static void tell_progress(stream *s, int rows) {
+    for (int i = 0; i < s->n; i++) {
+        Tyto__Progress__State p =
+            i < rows ? TYTO__PROGRESS__STATE__BEGINS : TYTO__PROGRESS__STATE__WAITS;
+        if (p != s->told[i]) ty_job_progress(s->job[i], p);
+        s->told[i] = p;
+    }
+}
+
+static bool is_poison(ty_job *j) {
+    ty_tensor x;
+    return ty_job_tensor_count(j) > 0 && ty_job_tensor(j, 0, NULL, &x, NULL) == TY_OK &&
+           ((const float *)x.data)[0] == 666.0F;
+}
+
 static int step(void *ctx) {
     stream *s = ctx;
-    int rows = s->n;
+    int rows = s->toy.at_once && s->n > s->toy.at_once ? s->toy.at_once : s->n;
+    tell_progress(s, rows);
     usleep((useconds_t)s->toy.delay_ms * 1000);
-    for (int i = s->n - 1; i >= 0; i--) {
+    for (int i = rows - 1; i >= 0; i--) {
+        if (is_poison(s->job[i])) {
+            if (s->n > TOY_POISON_CROWD) raise(SIGKILL); /* they have said that they wait */
+            continue;
+        }
         if (s->given[i] < s->toy.tokens) {
             give_token(s->job[i], s->given[i]++);
         } else {
@@ -149,7 +173,8 @@ int test_toy_main(int argc, char **argv) {
                         .credits = atoi(a[9]),
                         .delay_ms = atoi(a[10]),
                         .tokens = atoi(a[11]),
-                        .drain_ms = atoi(a[12])}};
+                        .drain_ms = atoi(a[12]),
+                        .at_once = atoi(a[13])}};
     const test_toy *t = &s.toy;
     ty_stage stage = {.name = t->stage};
     if (t->tokens > 0) {
@@ -184,23 +209,33 @@ int test_toy_main(int argc, char **argv) {
 }
 
 pid_t test_toy_spawn(const test_toy *t, const char *log_path) {
-    char number[7][16], model[64];
-    const int value[7] = {t->takes_cols ? t->takes_cols : 4,
+    char number[8][16], model[64];
+    const int value[8] = {t->takes_cols ? t->takes_cols : 4,
                           t->gives_cols ? t->gives_cols : 4,
                           t->batch_limit ? t->batch_limit : 4,
                           t->credits ? t->credits : 8,
                           t->delay_ms,
                           t->tokens,
-                          t->drain_ms};
-    for (int i = 0; i < 7; i++) snprintf(number[i], sizeof(number[i]), "%d", value[i]);
+                          t->drain_ms,
+                          t->at_once};
+    for (int i = 0; i < 8; i++) snprintf(number[i], sizeof(number[i]), "%d", value[i]);
     snprintf(model, sizeof(model), "model-%s", t->stage);
-    const char *argv[] = {"/proc/self/exe", "--toy-worker",
-                          t->worker,        t->stage,
-                          t->connect,       t->model ? t->model : model,
-                          t->takes,         t->gives,
-                          number[0],        number[1],
-                          number[2],        number[3],
-                          number[4],        number[5],
-                          number[6],        NULL};
+    const char *argv[] = {"/proc/self/exe",
+                          "--toy-worker",
+                          t->worker,
+                          t->stage,
+                          t->connect,
+                          t->model ? t->model : model,
+                          t->takes,
+                          t->gives,
+                          number[0],
+                          number[1],
+                          number[2],
+                          number[3],
+                          number[4],
+                          number[5],
+                          number[6],
+                          number[7],
+                          NULL};
     return test_spawn((char *const *)(uintptr_t)argv, log_path);
 }

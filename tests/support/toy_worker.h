@@ -14,6 +14,9 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+/* A stream kills its process only when so many others are there. */
+enum { TOY_POISON_CROWD = 4 };
+
 typedef struct {
     const char *worker, *stage, *connect; /* "a.0" "a" */
     const char *model;                    /* NULL = "model-<stage>" */
@@ -23,6 +26,7 @@ typedef struct {
     int delay_ms;                         /* of a batch, or of a streaming step */
     int tokens;                           /* > 0: a streaming stage that gives so many */
     int drain_ms;
+    int at_once; /* streams that move in one step, the others wait; 0 = all */
 } test_toy;
 
 bool test_toy_is_asked(int argc, char **argv);

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 static void task_makes_its_way_over_two_hops(void **state) {
     (void)state;
@@ -333,6 +334,44 @@ static void stream_goes_on_where_it_was_when_its_workers_die(void **state) {
     assert_int_equal(m->env->timings[0]->attempt, WORKERS);
     assert_int_equal(next, TOKENS);
     ty_message_destroy(&m);
+    rig_stop(&r);
+}
+
+/* Counts an answer; only the poison may fail. */
+static void count_answer(ty_message *m, int *results, int *failed) {
+    if (!m) return;
+    if (m->env->body_case == TYTO__ENVELOPE__BODY_RESULT) ++*results;
+    if (m->env->body_case == TYTO__ENVELOPE__BODY_ERROR) {
+        assert_string_equal(m->env->request_id, "poison");
+        assert_string_equal(m->env->error->status, "EINTERNAL");
+        ++*failed;
+    }
+    ty_message_destroy(&m);
+}
+
+/* The others wait behind the one that kills: it alone is blamed. */
+static void a_stream_that_kills_is_blamed_alone(void **state) {
+    (void)state;
+    enum { DEATHS = 3, INNOCENT = TOY_POISON_CROWD };
+    const test_toy one_at_a_time = {.delay_ms = 60, .tokens = 2, .at_once = 1};
+    rig r;
+    int results = 0, failed = 0;
+    rig_start(&r, 1, NULL);
+    rig_worker(&r, 0, "a", one_at_a_time);
+    rig_wait_workers(&r, 0, 1);
+    rig_submit(&r, "poison", 0, 666);
+    for (int i = 0; i < INNOCENT; i++) rig_submit(&r, "req", i, 0);
+    for (int w = 0; w < DEATHS; w++) {
+        while (waitpid(r.worker[w], NULL, WNOHANG) == 0)
+            count_answer(rig_wait(&r, 20), &results, &failed);
+        r.worker[w] = 0;
+        rig_worker(&r, w + 1, "a", one_at_a_time);
+    }
+    while (results < INNOCENT || failed == 0) {
+        ty_message *m = rig_wait(&r, 10000);
+        assert_non_null(m);
+        count_answer(m, &results, &failed);
+    }
     rig_stop(&r);
 }
 
@@ -732,6 +771,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(cancelled_task_gives_no_answer),
         cmocka_unit_test(stream_comes_in_chunks_and_can_be_cancelled),
         cmocka_unit_test(stream_goes_on_where_it_was_when_its_workers_die),
+        cmocka_unit_test(a_stream_that_kills_is_blamed_alone),
         cmocka_unit_test(a_task_goes_where_its_beginning_was),
         cmocka_unit_test(a_busy_worker_is_preferred_no_more),
         cmocka_unit_test(newer_generation_takes_the_place_of_the_older),
