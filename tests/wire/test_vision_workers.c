@@ -326,7 +326,7 @@ static void cache_gives_the_same_bits_whatever_its_server_does(void **state) {
     test_redis_kill(&cache);
     ask_until(&r, pictures[0], AWAY);
     test_redis_start(&cache, cache.dir, 0);
-    ask_until(&r, pictures[0], MISS);
+    assert_int_equal(entries(cache.url), 0); /* the two stages find it again each in its time */
     ask_until(&r, pictures[0], HIT);
     rig_stop(&r);
     test_redis_kill(&cache);
