@@ -71,7 +71,7 @@ static void on_file(void *ctx, const redisReply *r, const ty_err *lost) {
     size_t size = 0;
     w->sent = NULL;
     ty_status st = r ? ty_picture_read(r, &bytes, &size, &err) : (err = *lost, lost->code);
-    if (st == TY_OK) st = set_bytes(&g->p[w->picture], bytes, size, &err);
+    if (st == TY_OK && r) st = set_bytes(&g->p[w->picture], bytes, size, &err);
     settle(g, w->picture, st, &err);
 }
 

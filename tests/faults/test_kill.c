@@ -176,17 +176,6 @@ static void check_attempts(const crowd *c, const char *stage) {
     assert_true(again > 0);
 }
 
-static void all_are_answered_when_the_only_vit_and_decoder_are_killed(void **state) {
-    (void)state;
-    const victim victims[] = {{"vit.0", 200, 0}, {"decoder.0", 0, 1}};
-    crowd *c = crowd_ask(crowd_begin(NULL, false));
-    kill_in_the_crowd(c, victims, 2);
-    check_all(c);
-    check_attempts(c, "vit");
-    check_attempts(c, "decoder");
-    crowd_end(c);
-}
-
 /* Tasks that are with the workers of a stage, as /metrics says. */
 static double in_flight(const test_service *s, const char *stage) {
     test_reply r = TEST_GET(s->port, "/metrics");
@@ -203,24 +192,21 @@ static double in_flight(const test_service *s, const char *stage) {
     return sum;
 }
 
-/* The one that dies is stopped before the crowd comes: what it is given it holds.  The other has the same credits, so
- * it is given something as soon as the stage has more than the other may be preferred by (a decoder that knows the
- * prompt, by BROKER_AFFINITY_TASKS). */
-static void all_are_answered_when_one_of_two_is_killed(void **state) {
-    (void)state;
-    static const struct {
-        const char *name, *stage;
-        int enough;
-    } victims[] = {{"vit.1", "stage=\"vit\"", 2}, {"decoder.1", "stage=\"decoder\"", 6}};
+typedef struct {
+    const char *name, *stage;
+    int enough; /* of the stage in flight, so that this one surely has some */
+} holder;
+
+/* Those that die are stopped before the crowd comes: what one is given it holds until it is killed. */
+static void kill_holders(const holder h[2], char *const *options) {
     setenv("TYTO_BROKER_HEARTBEAT_MS", "20000", 1); /* a stopped one is not yet a dead one */
-    crowd *c =
-        crowd_begin((char *[]){ARG("--vit"), ARG("2"), ARG("--decoder"), ARG("2"), NULL}, false);
+    crowd *c = crowd_begin(options, false);
     for (int i = 0; i < 2; i++)
-        assert_int_equal(kill(test_service_pid(&c->s, victims[i].name, NULL), SIGSTOP), 0);
+        assert_int_equal(kill(test_service_pid(&c->s, h[i].name, NULL), SIGSTOP), 0);
     crowd_ask(c);
     for (int i = 0; i < 2; i++) {
-        while (in_flight(&c->s, victims[i].stage) < victims[i].enough) nap_ms(5);
-        kill_worker(&c->s, victims[i].name);
+        while (in_flight(&c->s, h[i].stage) < h[i].enough) nap_ms(5);
+        kill_worker(&c->s, h[i].name);
     }
     test_ask_join(c->asking);
     unsetenv("TYTO_BROKER_HEARTBEAT_MS");
@@ -228,6 +214,20 @@ static void all_are_answered_when_one_of_two_is_killed(void **state) {
     check_attempts(c, "vit");
     check_attempts(c, "decoder");
     crowd_end(c);
+}
+
+static void all_are_answered_when_the_only_vit_and_decoder_are_killed(void **state) {
+    (void)state;
+    kill_holders((holder[]){{"vit.0", "stage=\"vit\"", 1}, {"decoder.0", "stage=\"decoder\"", 1}},
+                 NULL);
+}
+
+/* The other has the same credits, so this one is given something as soon as the stage has more than the other may be
+ * preferred by (a decoder that knows the prompt, by BROKER_AFFINITY_TASKS). */
+static void all_are_answered_when_one_of_two_is_killed(void **state) {
+    (void)state;
+    kill_holders((holder[]){{"vit.1", "stage=\"vit\"", 2}, {"decoder.1", "stage=\"decoder\"", 6}},
+                 (char *[]){ARG("--vit"), ARG("2"), ARG("--decoder"), ARG("2"), NULL});
 }
 
 /* The gateway sends again what the broker took with it. */

@@ -564,7 +564,7 @@ static void worker_drains_on_sigterm(void **state) {
     (void)state;
     rig r;
     rig_start(&r, 1, NULL);
-    rig_worker(&r, 0, "a", (test_toy){.delay_ms = 300, .batch_limit = 2, .credits = 4});
+    rig_worker(&r, 0, "a", (test_toy){.delay_ms = 1000, .batch_limit = 2, .credits = 4});
     rig_wait_ready(&r, true);
     for (int i = 0; i < 6; i++) rig_submit(&r, "req", i, (float)i);
     rig_wait_in_flight(&r, 0, 4);
