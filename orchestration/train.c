@@ -28,11 +28,11 @@ int cmd_train(int argc, char **argv) {
     }
     ty_err err = {0};
     snprintf(own, sizeof(own), "%s/report.html", argv[rest + 1]);
-    if (!out) out = own;
-    if (report_page((const char *const *)argv + rest + 1, argc - rest - 1, out, &err) != TY_OK) {
+    const char *page = out ? out : own;
+    if (report_page((const char *const *)argv + rest + 1, argc - rest - 1, page, &err) != TY_OK) {
         fprintf(stderr, "tyto train: %s\n", err.text);
         return 1;
     }
-    printf("%s\n", out);
+    printf("%s\n", page);
     return 0;
 }
