@@ -46,6 +46,7 @@ static void compute(const test_toy *t, ty_job *j) {
 
 static void batch(void *ctx, ty_job **jobs, int n) {
     const test_toy *t = ctx;
+    ty_info("computing jobs=%d", n);
     usleep((useconds_t)t->delay_ms * 1000);
     for (int i = 0; i < n; i++) compute(t, jobs[i]);
 }

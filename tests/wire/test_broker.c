@@ -568,6 +568,7 @@ static void worker_drains_on_sigterm(void **state) {
     rig_wait_ready(&r, true);
     for (int i = 0; i < 6; i++) rig_submit(&r, "req", i, (float)i);
     rig_wait_in_flight(&r, 0, 4);
+    for (int i = 0; i < 500 && !rig_log_has(&r, "a.0", "computing"); i++) usleep(10000);
     kill(r.worker[0], SIGTERM);
     /* What it computed is finished by itself; what waited, there and here, goes to the next. */
     rig_worker(&r, 1, "a", (test_toy){0});
