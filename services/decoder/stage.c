@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { PIECE_BYTES_MAX = 1 << 12 };
 
@@ -13,7 +14,16 @@ typedef struct {
     ty_job *job;
     uint64_t handle;
     bool failed; /* a chunk could not be made or sent */
+    bool spoke;  /* a chunk has been sent */
 } open_job;
+
+/*
+ * A first token went out in this step (steps are one thread's).  The next step would fill every core at once, and
+ * the threads that carry the token to the client would wait for the scheduler's tick, 3 to 4 ms; so the
+ * step is followed by a pause in which they run.
+ */
+static bool first_token;
+enum { FIRST_TOKEN_PAUSE_US = 250 };
 
 /* ---- chunks ---- */
 
@@ -81,6 +91,8 @@ static void send_token(void *ctx, const decoder_token *t, int index, const char 
     if (s && s->num_beams > 1) return;
     Tyto__Chunk *c = make_chunk(o->d, t, index, text, len, logprobs);
     o->failed = !c || ty_job_chunk(o->job, c, NULL) != TY_OK;
+    first_token |= !o->spoke;
+    o->spoke = true;
     if (o->failed) decoder_cancel(o->d, o->handle); /* calls finish: o is gone */
 }
 
@@ -227,7 +239,11 @@ static void submit(void *ctx, ty_job *job) {
 }
 
 static int step(void *ctx) {
-    return decoder_step(ctx);
+    first_token = false;
+    int left = decoder_step(ctx);
+    if (first_token)
+        (void)nanosleep(&(struct timespec){.tv_nsec = FIRST_TOKEN_PAUSE_US * 1000}, NULL);
+    return left;
 }
 
 static void cancel(void *ctx, ty_job *job) {
