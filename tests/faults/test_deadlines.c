@@ -21,8 +21,10 @@ enum { DEADLINE_MS = 2000, LATEST_MS = 12000, VIT = 1, DECODER = 3 };
 static fleet_rig fleet;
 static char *picture, *text, *long_text, *long_stream;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_THREAD__)
 static char llm[] = "2,64,4,176,2000";
+#elif defined(__SANITIZE_ADDRESS__)
+static char llm[] = "4,320,5,848,6000";
 #else
 static char llm[] = "6,448,7,1184,8000"; /* 1,900 tokens take it 5 s and more */
 #endif
