@@ -207,7 +207,8 @@ static answer ask(decoder *d, const char *prompt, int max_tokens, int n) {
     req.prompt = strdup(prompt);
     req.sampling.max_tokens = max_tokens;
     req.sampling.temperature = 0;
-    decoder_request r = {.request = &req, .sink = {&a, on_token, on_done}};
+    decoder_request r = {.request = &req,
+                         .sink = {.ctx = &a, .on_token = on_token, .on_done = on_done}};
     for (int i = 0; i < n; i++) {
         uint64_t handle = 0;
         if (decoder_submit(d, &r, &handle, &err) != TY_OK) stop("decoder", err.text);
@@ -355,7 +356,7 @@ static decoder_result look(decoder *d, const char *placeholder, const float *pic
                          .visual = picture,
                          .n_visual = 1,
                          .visual_rows = PICTURE_ROWS,
-                         .sink = {&a, on_token, on_done}};
+                         .sink = {.ctx = &a, .on_token = on_token, .on_done = on_done}};
     if (decoder_submit(d, &r, &handle, &err) != TY_OK) stop("decoder", err.text);
     while (decoder_step(d) > 0) {
     }

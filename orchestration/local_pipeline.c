@@ -264,7 +264,7 @@ ty_status local_ask(local_pipeline *p, const ty_chat_request *r, const local_pic
                           .visual = pictures->tokens,
                           .n_visual = pictures->n,
                           .visual_rows = pictures->rows,
-                          .sink = {&a, take_token, take_end}};
+                          .sink = {.ctx = &a, .on_token = take_token, .on_done = take_end}};
     uint64_t handle;
     ty_status st = decoder_submit(p->dec, &dr, &handle, err);
     if (st != TY_OK) return st;
