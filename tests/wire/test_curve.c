@@ -128,7 +128,7 @@ static bool handshake(peer *p) {
         case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
         case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
         case ZMQ_EVENT_DISCONNECTED: return false;
-        case 0: fail_msg("nothing happened to the connection");
+        case 0: fail_msg("nothing happened to the connection"); return false;
         default: break;
         }
     }
