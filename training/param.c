@@ -1,4 +1,5 @@
 #include "training/param.h"
+#include "common/base/big.h"
 #include "training/random.h"
 
 #include <stdlib.h>
@@ -9,7 +10,7 @@ static ty_status no_memory(const char *name, ty_err *err) {
 }
 
 static void *bytes_of(size_t n) {
-    return aligned_alloc(64, (n + 127) / 64 * 64);
+    return ty_big_alloc(n + 64);
 }
 
 static ty_status add(param_set *s, const char *name, int n_dim, const int64_t *shape, param **out,

@@ -1,5 +1,6 @@
 /* arena.c - see arena.h. */
 #include "common/base/arena.h"
+#include "common/base/big.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -37,7 +38,7 @@ ty_arena *ty_arena_create(size_t block_bytes) {
 static block *block_new(ty_arena *a, size_t size) {
     size_t n = size > a->block_bytes ? size : a->block_bytes;
     if (n > SIZE_MAX - ALIGN) return NULL;
-    block *b = aligned_alloc(ALIGN, n + ALIGN);
+    block *b = ty_big_alloc(n + ALIGN);
     if (!b) return NULL;
     *b = (block){.size = n};
     a->held += n + ALIGN;

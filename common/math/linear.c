@@ -9,12 +9,12 @@
  * add up in the same order (kernel.h), so the result does not depend on which was taken.
  */
 #include "common/math/linear.h"
+#include "common/base/big.h"
 #include "common/math/blas.h"
 #include "common/math/kernel.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum {
     K_BLOCK = 512,         /* k of a panel piece: 16 KiB of f32 at 16 columns */
@@ -22,7 +22,6 @@ enum {
     COLUMN_BLOCK = 256,    /* columns of a task with many rows */
     BLAS_ROWS = 32,        /* fewer than these never go to sgemm */
     TASK_MACS = 64 * 1024, /* under this a task is not worth another thread */
-    HUGE_PAGE = 2 << 20,
 };
 
 typedef struct {
@@ -182,14 +181,6 @@ static ty_status pack(ty_linear *l, const ty_tensor *w, ty_pool *pool, ty_err *e
     return TY_OK;
 }
 
-/* Big layers lie on huge pages: 4 KiB pages cost decoding 5 to 35 % of the bandwidth. */
-static void *allocate(size_t bytes) {
-    size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
-    void *p = aligned_alloc(align, (bytes + align - 1) / align * align);
-    if (p && align == HUGE_PAGE) (void)madvise(p, bytes, MADV_HUGEPAGE);
-    return p;
-}
-
 static ty_status check(const ty_tensor *w, int n, ty_err *err) {
     char text[96];
     if (n < 1) return ty_fail(err, TY_ESHAPE, "linear: no weights");
@@ -262,7 +253,7 @@ ty_status ty_linear_create(ty_linear **out, const ty_tensor *w, const float *con
     l->K = ty_tensor_cols(&w[0]);
     l->n_block = l->K / TY_QBLOCK;
     lay_out(l, w, bias, compute);
-    l->memory = allocate(l->bytes);
+    l->memory = ty_big_alloc(l->bytes); /* 4 KiB pages cost decoding 5 to 35 % of the bandwidth */
     if (!l->memory) {
         st = ty_fail(err, TY_ENOMEM, "linear: no memory for %zu bytes of weights", l->bytes);
         goto done;

@@ -217,17 +217,22 @@ static void task_block(void *ctx, int task, int member) {
     block(j->m, r, least(r + j->rows, j->m->M), c, least(c + j->cols, j->m->N), &ws);
 }
 
-/* Columns first, a task packs its b but once; rows too where columns alone are too few. */
+/* Cuts c into blocks of at most NC columns, enough of them to share out, and so that the least is packed:
+ * each block packs its own rows of a and columns of b. */
 static int plan(job *j, int size) {
     const ty_matmul *m = j->m;
     int64_t want = size > 1 && m->M * m->N * m->K > TASK_MACS ? 4 * (int64_t)size : 1;
-    int64_t n_col = (m->N + NC - 1) / NC;
-    if (n_col < want) n_col = least(want, (m->N + 127) / 128);
-    j->cols = ((m->N + n_col - 1) / n_col + 31) / 32 * 32;
+    int64_t fewest = (m->N + NC - 1) / NC, most = least(want, (m->N + 127) / 128);
+    int64_t best_tasks = 0, best_packed = 0, best_col = fewest, best_row = 1;
+    for (int64_t n_col = fewest; n_col == fewest || n_col <= most; n_col++) {
+        int64_t n_row = least((want + n_col - 1) / n_col, (m->M + MC - 1) / MC);
+        int64_t tasks = least(n_col * n_row, want), packed = n_col * m->M + n_row * m->N;
+        if (tasks < best_tasks || (tasks == best_tasks && packed >= best_packed)) continue;
+        best_tasks = tasks, best_packed = packed, best_col = n_col, best_row = n_row;
+    }
+    j->cols = ((m->N + best_col - 1) / best_col + 31) / 32 * 32;
     j->n_col = (m->N + j->cols - 1) / j->cols;
-    int64_t n_row =
-        j->n_col < want ? least((want + j->n_col - 1) / j->n_col, (m->M + MC - 1) / MC) : 1;
-    j->rows = (m->M + n_row - 1) / n_row;
+    j->rows = (m->M + best_row - 1) / best_row;
     return (int)(j->n_col * ((m->M + j->rows - 1) / j->rows));
 }
 

@@ -13,6 +13,7 @@
  * cannot leave the core that another process has taken.
  */
 #include "common/math/pool.h"
+#include "common/base/big.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -202,9 +203,8 @@ void ty_pool_run(ty_pool *p, int n_tasks, void (*fn)(void *ctx, int task, int me
 void *ty_pool_scratch(ty_pool *p, int slot, size_t bytes) {
     if (p->scratch[slot].size >= bytes && p->scratch[slot].data) return p->scratch[slot].data;
     if (bytes > SIZE_MAX - 4096) return NULL;
-    size_t size = (bytes + 4095) / 4096 * 4096;
-    if (size == 0) size = 4096;
-    void *data = aligned_alloc(64, size);
+    size_t size = bytes ? (bytes + 4095) / 4096 * 4096 : 4096;
+    void *data = ty_big_alloc(size);
     if (!data) return NULL;
     free(p->scratch[slot].data);
     p->scratch[slot].data = data;
