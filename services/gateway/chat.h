@@ -48,9 +48,11 @@ typedef struct {
     /* The answer. */
     ask *ask;
     bool stream, include_usage, logprobs;
-    bool started;    /* the stream's head is out */
-    ty_buf text;     /* what was streamed */
-    json_t *entries; /* logprobs that were not sent yet */
+    bool started;      /* the stream's head is out */
+    ty_buf text;       /* what was streamed */
+    reply_event event; /* of text alone */
+    ty_buf line;       /* such an event on its way */
+    json_t *entries;   /* logprobs that were not sent yet */
 } chat;
 
 /* Ends it wherever it is; the call must be answered, aborted or gone. */

@@ -46,7 +46,13 @@ static bool send_event(chat *c, json_t *json) {
 static bool start_stream(chat *c) {
     if (c->started) return true;
     c->started = true;
+    ty_status st = reply_event_make(&c->event, &c->head, c->include_usage);
+    c->line = ty_buf_make(CHAT_ANSWER_MAX_BYTES);
     http_stream_start(c->call);
+    if (st != TY_OK) {
+        drop_stream(c, st);
+        return false;
+    }
     return send_event(c, reply_chunk(&c->head, "assistant", "", 0, NULL, NULL, c->include_usage));
 }
 
@@ -59,8 +65,14 @@ static json_t *take_logprobs(chat *c) {
 /* Text that is certain now; with logprobs a token without text goes out too. */
 static bool stream_text(chat *c, const char *text, size_t len) {
     if (!len && !c->entries) return true;
-    if (ty_buf_append(&c->text, text, len) != TY_OK) {
-        drop_stream(c, TY_ENOMEM);
+    ty_status st = ty_buf_append(&c->text, text, len);
+    if (st == TY_OK && !c->entries) {
+        st = reply_event_write(&c->event, text, len, &c->line);
+        if (st == TY_OK) st = http_stream_send(c->call, c->line.data, c->line.len);
+        if (st == TY_OK) return true;
+    }
+    if (st != TY_OK) {
+        drop_stream(c, st);
         return false;
     }
     return send_event(
@@ -338,6 +350,8 @@ void chat_free(chat *c) {
     ty_chat_request_clear(&c->request);
     lift_clear(&c->lift);
     ty_buf_clear(&c->text);
+    reply_event_clear(&c->event);
+    ty_buf_clear(&c->line);
     json_decref(c->entries);
     receipt_clear(&c->receipt);
     free(c);

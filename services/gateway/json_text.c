@@ -1,9 +1,8 @@
 /* json_text.c - see json_text.h.  UTF-8 as in RFC 3629: no overlong forms, no surrogates. */
 #include "services/gateway/json_text.h"
 
-#include "common/base/buf.h"
-
 #include <stdint.h>
+#include <string.h>
 
 /* Bytes of the character at p (1..4), 0 when there is none. */
 static size_t char_bytes(const unsigned char *p, size_t len) {
@@ -45,4 +44,46 @@ json_t *json_text(const char *bytes, size_t len) {
     json_t *s = b.failed == TY_OK ? json_stringn(b.data, b.len) : NULL;
     ty_buf_clear(&b);
     return s;
+}
+
+/* The escape of a byte that JSON wants one for; NULL: it stands for itself. */
+static const char *escape_of(unsigned char c, char room[8]) {
+    static const char hex[] = "0123456789ABCDEF";
+    switch (c) {
+    case '"': return "\\\"";
+    case '\\': return "\\\\";
+    case '\b': return "\\b";
+    case '\f': return "\\f";
+    case '\n': return "\\n";
+    case '\r': return "\\r";
+    case '\t': return "\\t";
+    default: break;
+    }
+    if (c >= 0x20) return NULL;
+    memcpy(room, "\\u00", 4);
+    room[4] = hex[c >> 4];
+    room[5] = hex[c & 15];
+    room[6] = '\0';
+    return room;
+}
+
+ty_status json_text_write(ty_buf *out, const char *bytes, size_t len) {
+    char room[8];
+    size_t plain = 0, i = 0; /* bytes[plain..i) stand for themselves and are not written yet */
+    ty_buf_append(out, "\"", 1);
+    while (i < len) {
+        size_t n = char_bytes((const unsigned char *)bytes + i, len - i);
+        const char *e = n == 0   ? "\xef\xbf\xbd"
+                        : n == 1 ? escape_of((unsigned char)bytes[i], room)
+                                 : NULL;
+        if (e) {
+            ty_buf_append(out, bytes + plain, i - plain);
+            ty_buf_puts(out, e);
+        }
+        i += n ? n : 1;
+        if (e) plain = i;
+    }
+    ty_buf_append(out, bytes + plain, len - plain);
+    ty_buf_append(out, "\"", 1);
+    return out->failed;
 }

@@ -4,6 +4,7 @@
 #include "services/gateway/json_text.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 json_t *reply_usage(const Tyto__DecodeResult *r) {
@@ -69,6 +70,46 @@ json_t *reply_chunk(const reply_head *h, const char *role, const char *text, siz
     json_t *o = head(h, "chat.completion.chunk", json_pack("[o]", choice));
     if (o && usage_null) (void)json_object_set_new(o, "usage", json_null());
     return o;
+}
+
+/* The last place of `mark`: what stands before it may be a client's words, what stands behind it is ours. */
+static char *find_last(char *text, const char *mark) {
+    char *last = NULL;
+    for (char *p = text; (p = strstr(p, mark)); p++) last = p;
+    return last;
+}
+
+ty_status reply_event_make(reply_event *e, const reply_head *h, bool usage_null) {
+    static const char mark[] = "\"\\u0001\"";
+    json_t *chunk = reply_chunk(h, NULL, "\x01", 1, NULL, NULL, usage_null);
+    char *text = chunk ? json_dumps(chunk, JSON_COMPACT) : NULL;
+    char *at = text ? find_last(text, mark) : NULL;
+    json_decref(chunk);
+    *e = (reply_event){0};
+    if (at) {
+        e->before = strndup(text, (size_t)(at - text));
+        e->behind = strdup(at + strlen(mark));
+    }
+    free(text);
+    if (e->before && e->behind) return TY_OK;
+    reply_event_clear(e);
+    return TY_ENOMEM;
+}
+
+ty_status reply_event_write(const reply_event *e, const char *text, size_t len, ty_buf *out) {
+    ty_buf_reset(out);
+    ty_buf_puts(out, "data: ");
+    ty_buf_puts(out, e->before);
+    json_text_write(out, text, len);
+    ty_buf_puts(out, e->behind);
+    ty_buf_puts(out, "\n\n");
+    return out->failed;
+}
+
+void reply_event_clear(reply_event *e) {
+    free(e->before);
+    free(e->behind);
+    *e = (reply_event){0};
 }
 
 json_t *reply_usage_chunk(const reply_head *h, const Tyto__DecodeResult *r) {

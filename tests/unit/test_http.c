@@ -26,7 +26,8 @@ typedef struct {
     http_server *server;
     struct event_base *base;
     struct event *timer; /* streams and late answers */
-    http_call *held, *stream;
+    http_call *held, *stream, *long_stream;
+    int n_sent; /* events of the long one */
     int gone, finished, last_status;
 } site;
 
@@ -77,6 +78,30 @@ static void on_stream(void *ctx, http_call *c) { /* as fast as it goes, without 
     http_stream_start(c);
 }
 
+enum { LONG_EVENTS = 512 }; /* 8 MiB: more than the kernel takes of what is not read */
+static const char long_event[16384] = "data: x\n\n";
+
+static void long_gone(void *ctx) {
+    ((site *)ctx)->long_stream = NULL;
+}
+
+static void on_long(void *ctx, http_call *c) { /* as fast as it is read */
+    site *s = ctx;
+    s->long_stream = c;
+    s->n_sent = 0;
+    http_call_on_gone(c, long_gone, s);
+    http_stream_start(c);
+}
+
+static void send_long(site *s) {
+    while (s->n_sent < LONG_EVENTS &&
+           http_stream_send(s->long_stream, long_event, sizeof(long_event)) == TY_OK)
+        s->n_sent++;
+    if (s->n_sent < LONG_EVENTS) return;
+    http_stream_end(s->long_stream);
+    s->long_stream = NULL;
+}
+
 static void on_short(void *ctx, http_call *c) {
     (void)ctx;
     http_stream_start(c);
@@ -104,6 +129,7 @@ static void on_tick(evutil_socket_t fd, short what, void *ctx) {
         s->stream = NULL;
         s->gone += 100;
     }
+    if (s->long_stream) send_long(s);
     if (s->held && strcmp(http_call_path(s->held), "/later") == 0) {
         http_call *c = s->held;
         s->held = NULL;
@@ -123,11 +149,17 @@ static void on_term(evutil_socket_t fd, short what, void *ctx) {
 }
 
 static const http_route routes[] = {
-    {"POST", "/echo", false, on_echo},   {"GET", "/echo", false, on_echo},
-    {"GET", "/counts", true, on_counts}, {"GET", "/hold", false, on_hold},
-    {"GET", "/later", false, on_later},  {"GET", "/stream", false, on_stream},
-    {"GET", "/short", false, on_short},  {"GET", "/things/*", false, on_path},
-    {"POST", "/drain", false, on_drain}, {NULL, NULL, false, NULL},
+    {"POST", "/echo", false, on_echo},
+    {"GET", "/echo", false, on_echo},
+    {"GET", "/counts", true, on_counts},
+    {"GET", "/hold", false, on_hold},
+    {"GET", "/later", false, on_later},
+    {"GET", "/stream", false, on_stream},
+    {"GET", "/long", false, on_long},
+    {"GET", "/short", false, on_short},
+    {"GET", "/things/*", false, on_path},
+    {"POST", "/drain", false, on_drain},
+    {NULL, NULL, false, NULL},
 };
 
 static int serve(int port_pipe) {
@@ -371,6 +403,20 @@ static void http_bounds_what_a_slow_reader_leaves(void **state) {
     close(fd);
 }
 
+/* The kernel takes a part of an event, the rest waits with us: no byte of either is lost or changes its place. */
+static void http_streams_whole_events_to_a_slow_reader(void **state) {
+    (void)state;
+    int fd = test_http_connect(port), small = 1 << 16;
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+    test_http_send(fd, "GET", "/long", NULL, NULL, 0);
+    usleep(100000);
+    test_reply r = test_http_read(fd);
+    assert_int_equal(r.body_size, (size_t)LONG_EVENTS * sizeof(long_event));
+    for (size_t at = 0; at < r.body_size; at += sizeof(long_event))
+        assert_memory_equal(r.body + at, long_event, sizeof(long_event));
+    test_reply_clear(&r);
+}
+
 static void http_waits_longer_for_itself_than_for_the_client(void **state) {
     (void)state;
     long long gone = count("gone");
@@ -457,6 +503,7 @@ int main(void) {
         cmocka_unit_test(http_takes_what_evhttp_refuses_without_dying),
         cmocka_unit_test(http_head_and_options_have_no_body),
         cmocka_unit_test(http_streams_events),
+        cmocka_unit_test(http_streams_whole_events_to_a_slow_reader),
         cmocka_unit_test(http_tells_when_a_client_goes_away),
         cmocka_unit_test(http_bounds_what_a_slow_reader_leaves),
         cmocka_unit_test(http_waits_longer_for_itself_than_for_the_client),

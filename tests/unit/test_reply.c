@@ -65,6 +65,40 @@ static void reply_chunks_have_openais_shape(void **state) {
     expect_json(reply_usage_chunk(&head, &r), CHUNK "[],\"usage\":" USAGE "}");
 }
 
+/* What a token's event is written from gives the very bytes of the chunk's tree. */
+static void expect_event(const reply_head *h, bool usage_null, const char *text, size_t len) {
+    reply_event e = {0};
+    ty_buf got = ty_buf_make(1 << 12), want = ty_buf_make(1 << 12);
+    json_t *chunk = reply_chunk(h, NULL, text, len, NULL, NULL, usage_null);
+    char *tree = json_dumps(chunk, JSON_COMPACT);
+    assert_int_equal(reply_event_make(&e, h, usage_null), TY_OK);
+    assert_int_equal(reply_event_write(&e, "an earlier one", 14, &got), TY_OK);
+    assert_int_equal(reply_event_write(&e, text, len, &got), TY_OK);
+    assert_int_equal(ty_buf_printf(&want, "data: %s\n\n", tree), TY_OK);
+    assert_string_equal(got.data, want.data);
+    json_decref(chunk);
+    free(tree);
+    reply_event_clear(&e);
+    ty_buf_clear(&got);
+    ty_buf_clear(&want);
+}
+
+static void reply_events_are_the_chunks_bytes(void **state) {
+    (void)state;
+    static const char bad[] = "a\xc3\xff\"\xf0\x9f\x98 \xed\xa0\x80z";
+    /* A model whose name looks like the text's place. */
+    reply_head odd = {.id = "i", .model = "\x01\",\"\x01\"", .fingerprint = "f"};
+    char all[128];
+    for (int i = 0; i < 128; i++) all[i] = (char)i;
+    for (int u = 0; u < 2; u++) {
+        expect_event(&head, u, all, sizeof(all));
+        expect_event(&head, u, "", 0);
+        expect_event(&head, u, "\xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80\n", 12);
+        expect_event(&head, u, bad, sizeof(bad) - 1);
+        expect_event(&odd, u, "\x01", 1);
+    }
+}
+
 static void reply_logprobs_show_bytes_of_any_kind(void **state) {
     (void)state;
     uint8_t bad[] = {'a', 0xc3};
@@ -124,6 +158,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reply_completion_has_openais_shape),
         cmocka_unit_test(reply_chunks_have_openais_shape),
+        cmocka_unit_test(reply_events_are_the_chunks_bytes),
         cmocka_unit_test(reply_logprobs_show_bytes_of_any_kind),
         cmocka_unit_test(receipt_lists_stages_with_what_was_measured),
     };
