@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define ARG(x) ((char *)(x))
 
@@ -31,9 +30,9 @@ static const struct {
 
 /* Sanitizers make the programs ten and more times slower: a smaller model is as slow there. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-static char llm[] = "2,128,4,352,2000", eye[] = "tiny", eye_layers[] = "4";
+static const char llm[] = "2,128,4,352,2000", eye[] = "tiny", eye_layers[] = "4";
 #else
-static char llm[] = "2,192,6,512,8000", eye[] = "b16", eye_layers[] = "1";
+static const char llm[] = "2,192,6,512,8000", eye[] = "b16", eye_layers[] = "1";
 #endif
 
 static char *request_of(int kind, bool stream) {
@@ -48,13 +47,7 @@ static char *request_of(int kind, bool stream) {
 
 static int set_up(void **state) {
     (void)state;
-    static char dir[512];
-    snprintf(dir, sizeof(dir), "%s/slow", test_temp_dir());
-    test_output o =
-        TEST_RUN(ARG(test_bin("tyto")), ARG("synth"), dir, ARG("--llm"), llm, ARG("--vit"), eye,
-                 ARG("--vit-layers"), eye_layers, ARG("--queries"), ARG("8"));
-    if (o.exit_code != 0) fail_msg("tyto synth: %s%s", o.out, o.err);
-    test_output_clear(&o);
+    const char *dir = test_synth("slow", llm, eye, eye_layers);
     static const char *const debug[] = {"--log-level", "debug", NULL};
     fleet_rig_start(&fleet, &(fleet_rig_options){.pipeline = dir,
                                                  .brokers = 2,
@@ -81,10 +74,6 @@ static int tear_down(void **state) {
     return 0;
 }
 
-static void nap_ms(int ms) {
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L}, NULL);
-}
-
 /* ---- load on both gateways ---- */
 
 typedef struct {
@@ -103,7 +92,7 @@ static void crowd_begin(crowd *c) {
 
 /* Waits until work of both gateways is under way, and not all done. */
 static void crowd_wait_busy(const crowd *c) {
-    for (int done = 0;; nap_ms(5)) {
+    for (int done = 0;; test_nap_ms(5)) {
         done = 0;
         for (int g = 0; g < GATEWAYS; g++)
             for (int i = 0; i < IN_FLIGHT / GATEWAYS; i++) done += c->q[g][i].done;

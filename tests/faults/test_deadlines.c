@@ -13,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ARG(x) ((char *)(x))
-
 /* A request has 2 s; the answer must be there soon after, on a machine that is busy, too. */
 enum { DEADLINE_MS = 2000, LATEST_MS = 12000, VIT = 1, DECODER = 3 };
 
@@ -22,22 +20,16 @@ static fleet_rig fleet;
 static char *picture, *text, *long_text, *long_stream;
 
 #if defined(__SANITIZE_THREAD__)
-static char llm[] = "2,64,4,176,2000";
+static const char llm[] = "2,64,4,176,2000";
 #elif defined(__SANITIZE_ADDRESS__)
-static char llm[] = "4,320,5,848,6000";
+static const char llm[] = "4,320,5,848,6000";
 #else
-static char llm[] = "6,448,7,1184,8000"; /* 1,900 tokens take it 5 s and more */
+static const char llm[] = "6,448,7,1184,8000"; /* 1,900 tokens take it 5 s and more */
 #endif
 
 static int set_up(void **state) {
     (void)state;
-    static char dir[512];
-    snprintf(dir, sizeof(dir), "%s/slow", test_temp_dir());
-    test_output o =
-        TEST_RUN(ARG(test_bin("tyto")), ARG("synth"), dir, ARG("--llm"), llm, ARG("--vit"),
-                 ARG("tiny"), ARG("--vit-layers"), ARG("1"), ARG("--queries"), ARG("8"));
-    if (o.exit_code != 0) fail_msg("tyto synth: %s%s", o.out, o.err);
-    test_output_clear(&o);
+    const char *dir = test_synth("slow", llm, "tiny", "1");
     /* One task at a time: the second waits in the broker. */
     static const char *const one[] = {"--batch", "1", "--credits", "1", NULL};
     static const char *const deadline[] = {"--timeout-s", "2", NULL};

@@ -13,9 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-#define ARG(x) ((char *)(x))
 
 enum { IN_FLIGHT = 24, KINDS = 2, PREPROCESS = 0, VIT = 1, ABSTRACTOR = 2, DECODER = 3 };
 
@@ -23,24 +20,14 @@ static fleet_rig fleet;
 static char *body[KINDS], *want[KINDS];
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-static char llm[] = "2,64,4,176,2000";
+static const char llm[] = "2,64,4,176,2000";
 #else
-static char llm[] = "4,256,8,688,8000";
+static const char llm[] = "4,256,8,688,8000";
 #endif
-
-static void nap_ms(int ms) {
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L}, NULL);
-}
 
 static int set_up(void **state) {
     (void)state;
-    static char dir[512];
-    snprintf(dir, sizeof(dir), "%s/slow", test_temp_dir());
-    test_output o =
-        TEST_RUN(ARG(test_bin("tyto")), ARG("synth"), dir, ARG("--llm"), llm, ARG("--vit"),
-                 ARG("tiny"), ARG("--vit-layers"), ARG("2"), ARG("--queries"), ARG("8"));
-    if (o.exit_code != 0) fail_msg("tyto synth: %s%s", o.out, o.err);
-    test_output_clear(&o);
+    const char *dir = test_synth("slow", llm, "tiny", "2");
     /* Few at a time, so that some always wait; one second for what is being computed. */
     static const char *const few[] = {"--batch", "2", "--credits", "4", "--drain-s", "1", NULL};
     fleet_rig_start(&fleet, &(fleet_rig_options){.pipeline = dir,
@@ -104,7 +91,7 @@ static void crowd_end(crowd *c) {
 static void drains_a_worker(int stage) {
     crowd c;
     crowd_begin(&c, 0);
-    while (count_done(&c) < (stage == DECODER ? 2 : 0)) nap_ms(2);
+    while (count_done(&c) < (stage == DECODER ? 2 : 0)) test_nap_ms(2);
     int64_t begun = ty_now_us();
     assert_int_equal(fleet_rig_end(&fleet.worker[stage][1], SIGTERM), 0);
     print_message("%s.1 ended %lld ms after SIGTERM, %d of %d answered by then\n",
@@ -127,7 +114,7 @@ static void gateway_drains_under_load(void **state) {
     (void)state;
     crowd c;
     crowd_begin(&c, 1);
-    while (count_done(&c) < 2) nap_ms(2);
+    while (count_done(&c) < 2) test_nap_ms(2);
     assert_true(count_done(&c) < IN_FLIGHT);
     assert_int_equal(fleet_rig_end(&fleet.gateway[1], SIGTERM), 0);
     crowd_end(&c);
@@ -145,7 +132,7 @@ static void broker_drains_under_load(void **state) {
     (void)state;
     crowd c[2];
     for (int g = 0; g < 2; g++) crowd_begin(&c[g], g);
-    while (count_done(&c[0]) + count_done(&c[1]) < 2) nap_ms(2);
+    while (count_done(&c[0]) + count_done(&c[1]) < 2) test_nap_ms(2);
     assert_int_equal(fleet_rig_end(&fleet.broker[0], SIGTERM), 0);
     for (int g = 0; g < 2; g++) crowd_end(&c[g]);
     fleet_rig_broker(&fleet, 0);

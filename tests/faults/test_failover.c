@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define ARG(x) ((char *)(x))
 
@@ -27,10 +26,10 @@ static int n_stream = 24;
 
 /* Sanitizers make the programs ten and more times slower: a smaller model is as slow there. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-static char llm[] = "2,64,4,172,600";
+static const char llm[] = "2,64,4,172,600";
 enum { TOKENS = 60 };
 #else
-static char llm[] = "2,192,6,512,8000";
+static const char llm[] = "2,192,6,512,8000";
 enum { TOKENS = 160 };
 #endif
 
@@ -66,10 +65,6 @@ static char *request_of(int kind, bool stream) {
                         more);
 }
 
-static void nap_ms(int ms) {
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L}, NULL);
-}
-
 static int roll(int n) {
     dice = dice * 1664525u + 1013904223u;
     return (int)((dice >> 8) % (unsigned)n);
@@ -100,7 +95,7 @@ static int crowd_done(const crowd *c) {
 
 /* Some are in their middle. */
 static void crowd_wait_streaming(const crowd *c) {
-    for (int n = 0; n < 3; nap_ms(2)) {
+    for (int n = 0; n < 3; test_nap_ms(2)) {
         n = 0;
         for (int i = 0; i < n_stream; i++) n += c->q[i].pieces > 2;
     }
@@ -160,7 +155,7 @@ static void no_token_is_lost_or_repeated_when_decoders_die(void **state) {
     crowd_wait_streaming(&c);
     for (; kills < DECODERS; kills++) kill_decoder(kills); /* all that runs is hit */
     for (; crowd_done(&c) < n_stream * 3 / 4; kills++) {
-        nap_ms((100 + roll(500)) * n_stream / 24); /* more of them are slower */
+        test_nap_ms((100 + roll(500)) * n_stream / 24); /* more of them are slower */
         kill_decoder(roll(DECODERS));
     }
     crowd_end(&c, kills, true);
@@ -183,7 +178,7 @@ static void nor_when_brokers_die_too(void **state) {
         } else {
             kill_decoder(roll(DECODERS));
         }
-        nap_ms(200 + roll(600));
+        test_nap_ms(200 + roll(600));
     }
     crowd_end(&c, kills, false);
     fleet_rig_wait_ready(&fleet, BROKERS);
@@ -192,17 +187,11 @@ static void nor_when_brokers_die_too(void **state) {
 
 static int set_up(void **state) {
     (void)state;
-    static char dir[512];
     const char *streams = getenv("TYTO_FAILOVER_STREAMS"), *seed = getenv("TYTO_FAILOVER_SEED");
     if (streams) n_stream = atoi(streams);
     if (n_stream < KINDS || n_stream > STREAMS_MAX) n_stream = 24;
     dice = seed ? (unsigned)atoi(seed) : 1;
-    snprintf(dir, sizeof(dir), "%s/slow", test_temp_dir());
-    test_output o =
-        TEST_RUN(ARG(test_bin("tyto")), ARG("synth"), dir, ARG("--llm"), llm, ARG("--vit"),
-                 ARG("tiny"), ARG("--vit-layers"), ARG("1"), ARG("--queries"), ARG("8"));
-    if (o.exit_code != 0) fail_msg("tyto synth: %s%s", o.out, o.err);
-    test_output_clear(&o);
+    const char *dir = test_synth("slow", llm, "tiny", "1");
     fleet_rig_start(&fleet, &(fleet_rig_options){.pipeline = dir,
                                                  .brokers = BROKERS,
                                                  .gateways = 1,

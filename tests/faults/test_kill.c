@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define ARG(x) ((char *)(x))
 
@@ -26,21 +25,14 @@ static const char *pipeline;
 
 /* Sanitizers make the programs ten and more times slower: a smaller model is as slow there. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-static char llm[] = "2,128,4,352,2000", eye[] = "tiny", eye_layers[] = "4";
+static const char llm[] = "2,128,4,352,2000", eye[] = "tiny", eye_layers[] = "4";
 #else
-static char llm[] = "2,288,6,768,32000", eye[] = "b16", eye_layers[] = "3";
+static const char llm[] = "2,288,6,768,32000", eye[] = "b16", eye_layers[] = "3";
 #endif
 
 static int make_model(void **state) {
     (void)state;
-    static char dir[512];
-    snprintf(dir, sizeof(dir), "%s/slow", test_temp_dir());
-    test_output o =
-        TEST_RUN(ARG(test_bin("tyto")), ARG("synth"), dir, ARG("--llm"), llm, ARG("--vit"), eye,
-                 ARG("--vit-layers"), eye_layers, ARG("--queries"), ARG("8"));
-    if (o.exit_code != 0) fail_msg("tyto synth: %s%s", o.out, o.err);
-    test_output_clear(&o);
-    pipeline = dir;
+    pipeline = test_synth("slow", llm, eye, eye_layers);
     return 0;
 }
 
@@ -64,16 +56,12 @@ static char *request_of(const question *k, bool stream) {
     return test_request("slow", k->text, path, more);
 }
 
-static void nap_ms(int ms) {
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L}, NULL);
-}
-
 static void kill_worker(const test_service *s, const char *name) {
     int before = 0, after = 0;
     pid_t pid = test_service_pid(s, name, &before);
     assert_true(pid > 0);
     assert_int_equal(kill(pid, SIGKILL), 0);
-    for (int64_t until = ty_now_us() + WAIT_US; ty_now_us() < until; nap_ms(10)) {
+    for (int64_t until = ty_now_us() + WAIT_US; ty_now_us() < until; test_nap_ms(10)) {
         pid_t now = test_service_pid(s, name, &after);
         if (now > 0 && now != pid && after > before) return;
     }
@@ -159,8 +147,8 @@ typedef struct {
 
 static void kill_in_the_crowd(crowd *c, const victim *v, int n) {
     for (int i = 0; i < n; i++) {
-        nap_ms(v[i].ms);
-        while (count_done(c->q) < v[i].done) nap_ms(5);
+        test_nap_ms(v[i].ms);
+        while (count_done(c->q) < v[i].done) test_nap_ms(5);
         assert_true(count_done(c->q) < IN_FLIGHT); /* else the model is too quick for this test */
         kill_worker(&c->s, v[i].name);
     }
@@ -205,7 +193,7 @@ static void kill_holders(const holder h[2], char *const *options) {
         assert_int_equal(kill(test_service_pid(&c->s, h[i].name, NULL), SIGSTOP), 0);
     crowd_ask(c);
     for (int i = 0; i < 2; i++) {
-        while (in_flight(&c->s, h[i].stage) < h[i].enough) nap_ms(5);
+        while (in_flight(&c->s, h[i].stage) < h[i].enough) test_nap_ms(5);
         kill_worker(&c->s, h[i].name);
     }
     test_ask_join(c->asking);

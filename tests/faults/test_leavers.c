@@ -20,18 +20,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
-
-#define ARG(x) ((char *)(x))
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { CLIENTS = 200, WARM_UP = 60, BURST = 60 };
-static char llm[] = "2,128,4,352,2000", eye[] = "tiny", eye_layers[] = "1";
+static const char llm[] = "2,128,4,352,2000", eye[] = "tiny", eye_layers[] = "1";
 static const long rss_slack_kb = 1 << 20; /* a sanitizer's quarantine grows */
 #else
 enum { CLIENTS = 1000, WARM_UP = 200, BURST = 200 };
-static char llm[] = "2,128,4,352,2000", eye[] = "tiny", eye_layers[] = "2";
+static const char llm[] = "2,128,4,352,2000", eye[] = "tiny", eye_layers[] = "2";
 /* malloc keeps what it has freed, in arenas and by size: it settles within a few hundred clients, to so much. */
 static const long rss_slack_kb = 4 << 10;
 #endif
@@ -55,19 +52,9 @@ typedef enum {
 static fleet_rig fleet;
 static char *picture_request, *text_request, *short_request;
 
-static void nap_ms(int ms) {
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L}, NULL);
-}
-
 static int set_up(void **state) {
     (void)state;
-    static char dir[512];
-    snprintf(dir, sizeof(dir), "%s/slow", test_temp_dir());
-    test_output o =
-        TEST_RUN(ARG(test_bin("tyto")), ARG("synth"), dir, ARG("--llm"), llm, ARG("--vit"), eye,
-                 ARG("--vit-layers"), eye_layers, ARG("--queries"), ARG("8"));
-    if (o.exit_code != 0) fail_msg("tyto synth: %s%s", o.out, o.err);
-    test_output_clear(&o);
+    const char *dir = test_synth("slow", llm, eye, eye_layers);
     /* So little memory for keys and values that the warm-up touches all of it. */
     assert_int_equal(setenv("TYTO_KV_MIB", "4", 1), 0);
     fleet_rig_start(&fleet,
@@ -143,11 +130,11 @@ static bool client(phase p, unsigned *seed) {
     case JUST_SENT: ok = send_request(fd, picture_request, 1, 1); break;
     case IN_VISION:
         ok = send_request(fd, picture_request, 1, 1);
-        nap_ms(rand_r(seed) % 60);
+        test_nap_ms(rand_r(seed) % 60);
         break;
     case IN_DECODER:
         ok = send_request(fd, text_request, 1, 1);
-        nap_ms(rand_r(seed) % 40);
+        test_nap_ms(rand_r(seed) % 40);
         break;
     case FIRST_TOKEN: ok = send_request(fd, picture_request, 1, 1) && read_until(fd, 1) > 0; break;
     case MANY_TOKENS:
@@ -242,7 +229,7 @@ static const char *const slots[] = {"tyto_gateway_requests_in_flight", "tyto_sta
 static void wait_fds(void) {
     enum { REST = 25 };
     long last = -1;
-    for (int same = 0; same < REST; nap_ms(20)) {
+    for (int same = 0; same < REST; test_nap_ms(20)) {
         long now = count_fds(fleet.gateway[0]);
         same = now == last ? same + 1 : 0;
         last = now;
@@ -291,7 +278,7 @@ static void thousand_leavers_leave_nothing_behind(void **state) {
     print_message("tasks that were cancelled in a queue or in flight: %d\n", cancelled);
     assert_true(cancelled > CLIENTS / 5); /* else they left too late to matter */
     /* The count of pages comes with the heartbeats: that of now, not one from before. */
-    nap_ms(PAGES_TOLD_MS);
+    test_nap_ms(PAGES_TOLD_MS);
     fleet_rig_wait_metric(&fleet, 0, "tyto_stage_pages", "use=\"used\"", 0);
     assert_true(fleet_rig_metric(&fleet, 0, "tyto_stage_pages", "use=\"total\"") > 0);
 }

@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define ARGV(...) ((char *const *)(const char *const[]){__VA_ARGS__, NULL})
 
@@ -24,10 +23,6 @@ enum { TALKS = 12, ROUNDS = 4, MAX_TOKENS = 60, PATIENCE_S = 60, REDIS_AWAY_MS =
 
 static test_redis redis;
 static test_service service, other; /* the same processes, through each gateway */
-
-static void nap_ms(int ms) {
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L}, NULL);
-}
 
 static char *turn(const char *conversation, int round, bool stream) {
     char *body = malloc(512);
@@ -71,9 +66,9 @@ static void try_round(talk *t, int round, char *const *want, bool disturb) {
     void *first = half > 0 ? test_ask_begin(&service, q, half) : NULL;
     void *second = n > half ? test_ask_begin(&other, q + half, n - half) : NULL;
     if (disturb) {
-        nap_ms(1 + round * 2);
+        test_nap_ms(1 + round * 2);
         test_redis_kill(&redis);
-        nap_ms(REDIS_AWAY_MS);
+        test_nap_ms(REDIS_AWAY_MS);
         test_redis_start(&redis, redis.dir, 1);
     }
     if (first) test_ask_join(first);
@@ -188,7 +183,7 @@ static void full_redis_refuses_turns_and_keeps_what_it_has(void **state) {
     kill(decoder, SIGSTOP);
     q.body = turn(t[0].id, 1, false);
     void *asking = test_ask_begin(&service, &q, 1);
-    for (int i = 0; i < PATIENCE_S * 200 && !is_begun(t[0].id); i++) nap_ms(5);
+    for (int i = 0; i < PATIENCE_S * 200 && !is_begun(t[0].id); i++) test_nap_ms(5);
     assert_true(is_begun(t[0].id));
     tell_redis("maxmemory", "1");
     kill(decoder, SIGCONT);

@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define ARG(x) ((char *)(x))
@@ -104,11 +103,6 @@ static void run_to_the_end(command *c, const char *dir) {
     assert_int_equal(count_lines(test_path("%s/log.jsonl", dir)), STEPS);
 }
 
-static void wait_ms(int ms) {
-    struct timespec t = {ms / 1000, ms % 1000 * 1000000};
-    nanosleep(&t, NULL);
-}
-
 /* Kills the run once it has written `more` lines; false when it had ended by then. */
 static bool kill_after(command *c, const char *dir, int more) {
     const char *log = test_path("%s/log.jsonl", dir);
@@ -120,7 +114,7 @@ static bool kill_after(command *c, const char *dir, int more) {
         int now = count_lines(log);
         if (now < before) before = now;
         if (now >= before + more) break;
-        wait_ms(1);
+        test_nap_ms(1);
     }
     kill(pid, SIGKILL);
     assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -175,7 +169,7 @@ static void asked_to_stop_run_saves_and_goes_on(void **state) {
     snprintf(log, sizeof log, "%s/log.jsonl", dir);
     command c = train_command("v1-stage2", dir, "1");
     pid_t pid = test_spawn(c.argv, NULL);
-    for (int i = 0; i < 20000 && count_lines(log) < 2; i++) wait_ms(1);
+    for (int i = 0; i < 20000 && count_lines(log) < 2; i++) test_nap_ms(1);
     assert_int_equal(test_stop(pid, SIGTERM, 60), 0);
     int lines = count_lines(log), named = -1;
     FILE *f = fopen(test_path("%s/latest", dir), "r");

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define ARG(x) ((char *)(x))
 
@@ -36,10 +35,6 @@ static int clean(void **state) {
     (void)state;
     free(body);
     return 0;
-}
-
-static void nap(void) {
-    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
 }
 
 /* ---- one answer, and what its receipt says of the cache ---- */
@@ -87,7 +82,7 @@ static const char *use_of(const answer *a, const char *stage) {
 static answer ask_until(const test_service *s, const char *want_numbers, const char *stage,
                         const char *use) {
     char last[32] = "";
-    for (int64_t until = ty_now_us() + WAIT_S * 1000000LL; ty_now_us() < until; nap()) {
+    for (int64_t until = ty_now_us() + WAIT_S * 1000000LL; ty_now_us() < until; test_nap_ms(20)) {
         answer a = ask(s, body);
         if (want_numbers) assert_string_equal(a.numbers, want_numbers);
         if (strcmp(use_of(&a, stage), use) == 0) return a;
@@ -200,7 +195,8 @@ static void gateway_does_not_ask_when_workers_compute_differently(void **state) 
                           NULL};
     pid_t odd = test_spawn(argv, log);
     bool sent = false;
-    for (int64_t until = ty_now_us() + WAIT_S * 1000000LL; !sent && ty_now_us() < until; nap()) {
+    for (int64_t until = ty_now_us() + WAIT_S * 1000000LL; !sent && ty_now_us() < until;
+         test_nap_ms(20)) {
         answer a = ask(&s, body);
         sent = *use_of(&a, "vit") != '\0';
         answer_clear(&a);

@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define CHAT "/v1/chat/completions"
@@ -33,10 +32,6 @@ static const char *pipeline;
 static int port[2]; /* the two gateways' */
 
 /* ---- helpers ---- */
-
-static void nap_ms(int ms) {
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L}, NULL);
-}
 
 static json_t *parse(test_reply *r, int status) {
     if (r->status != status) fail_msg("status %d, want %d: %s", r->status, status, r->body);
@@ -170,7 +165,7 @@ static double metric(int at_port, const char *name) {
 static void wait_metric(int at_port, const char *name, double want) {
     for (int i = 0; i < WAIT_S * 100; i++) {
         if (metric(at_port, name) == want) return;
-        nap_ms(10);
+        test_nap_ms(10);
     }
     fail_msg("%s is %g, want %g", name, metric(at_port, name), want);
 }
@@ -206,7 +201,7 @@ static bool says(int at_port, const char *path, const char *word) {
 static void wait_until(int at_port, const char *path, const char *word) {
     for (int i = 0; i < WAIT_S * 50; i++) {
         if (says(at_port, path, word)) return;
-        nap_ms(20);
+        test_nap_ms(20);
     }
     fail_msg("%s does not say %s", path, word);
 }
@@ -242,7 +237,7 @@ static pid_t start_gateway(const char *name, const char *const *more, int *at_po
         size_t size = 0;
         if (ty_file_read(file, 64, &text, &size, NULL) == TY_OK) *at_port = atoi(text);
         free(text);
-        if (!*at_port) nap_ms(20);
+        if (!*at_port) test_nap_ms(20);
     }
     assert_true(*at_port > 0);
     wait_until(*at_port, "/readyz", "\"store\":{\"up\":true");
@@ -663,7 +658,7 @@ static void owners_have_their_own_and_quotas(void **state) {
         test_reply_clear(&r);
         if (status == 404) break;
         assert_int_equal(status, 200);
-        nap_ms(100);
+        test_nap_ms(100);
     }
     json_decref(get(at_port, ann, first, 404));
     begin_one(at_port, ann, first); /* what is forgotten counts no more */
@@ -704,7 +699,7 @@ static void turn_survives_the_death_of_redis(void **state) {
     test_redis_kill(&redis);
     wait_store(false);
     release_decoder();
-    nap_ms(200); /* the answer may be made by now; there is nowhere to put it */
+    test_nap_ms(200); /* the answer may be made by now; there is nowhere to put it */
     test_redis_start(&redis, redis.dir, 1);
     test_reply r = test_http_read(fd);
     json_decref(parse(&r, 200));
@@ -729,12 +724,12 @@ static void gateways_death_frees_the_conversation(void **state) {
         test_reply r = post(port[1], CHAT, NULL, request(id, NULL, "Free now?"));
         status = r.status;
         test_reply_clear(&r);
-        if (status == 409) nap_ms(200);
+        if (status == 409) test_nap_ms(200);
     }
     assert_int_equal(status, 200);
     assert_int_equal(count_turns(port[1], id), 4);
     for (int i = 0; i < WAIT_S * 50 && !test_service_pid(&service, "gateway.0", &restarts); i++)
-        nap_ms(20);
+        test_nap_ms(20);
     assert_true(restarts > 0);
 }
 

@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define ARG(x) ((char *)(x))
@@ -29,10 +28,6 @@ static int import_once(void **state) {
     (void)state;
     pipeline = test_import("v1-micro", "micro", NULL);
     return 0;
-}
-
-static void nap(void) {
-    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
 }
 
 /* ---- the stores ---- */
@@ -103,7 +98,7 @@ static void kill_store(const test_service *s, const char *process, const char *u
     pid_t old = test_service_pid(s, process, NULL), now = old;
     assert_true(old > 0);
     assert_int_equal(kill(old, SIGKILL), 0);
-    for (int64_t until = ty_now_us() + WAIT_S * 1000000LL; ty_now_us() < until; nap()) {
+    for (int64_t until = ty_now_us() + WAIT_S * 1000000LL; ty_now_us() < until; test_nap_ms(20)) {
         now = test_service_pid(s, process, NULL);
         if (now > 0 && now != old && strcmp(ASK_STORE(url, "PING"), "PONG") == 0) return;
     }

@@ -93,7 +93,7 @@ static void check_service_refuses(const char *pipeline) {
                               ARG("--listen"), address, ARG("--state"), s.state, NULL},
                    NULL);
     int tries = 0;
-    while (!waits_for_widths(&s) && ++tries < 400) usleep(50 * 1000);
+    while (!waits_for_widths(&s) && ++tries < 400) test_nap_ms(50);
     assert_true(tries < 400);
     char *body = test_request("other", "What is this?", photo(), "\"max_tokens\": 12");
     test_question q = {.body = body};

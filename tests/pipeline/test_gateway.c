@@ -77,7 +77,7 @@ static pid_t spawn_gateway(const char *name, const char *const *more, int *at_po
         size_t size = 0;
         if (ty_file_read(file, 64, &text, &size, NULL) == TY_OK) *at_port = atoi(text);
         free(text);
-        if (!*at_port) usleep(20000);
+        if (!*at_port) test_nap_ms(20);
     }
     assert_true(*at_port > 0);
     return pid;
@@ -94,7 +94,7 @@ static void wait_ready_at(int at_port) {
         if (r.status == 200) break;
         if (i + 1 == READY_S * 50) fail_msg("not ready: %s", r.body);
         test_reply_clear(&r);
-        usleep(20000);
+        test_nap_ms(20);
     }
     test_reply_clear(&r);
 }
@@ -367,7 +367,7 @@ static double metric(const char *name) {
 static void wait_metric(const char *name, double want) {
     for (int i = 0; i < 1000; i++) {
         if (metric(name) == want) return;
-        usleep(10000);
+        test_nap_ms(10);
     }
     fail_msg("%s is %g, want %g", name, metric(name), want);
 }
@@ -607,7 +607,7 @@ static void gateway_drains_on_sigterm(void **state) {
     assert_int_equal(pthread_create(&o.thread, NULL, ask_long, &o), 0);
     wait_metric("tyto_gateway_requests_in_flight", 1);
     assert_int_equal(kill(gateway, SIGTERM), 0);
-    usleep(100000);
+    test_nap_ms(100);
     test_http_send(idle, "GET", "/readyz", NULL, NULL, 0);
     test_reply r = test_http_read(idle);
     assert_int_equal(r.status, 503);
@@ -649,7 +649,7 @@ static void limits_are_kept(void **state) {
         bool there = strstr(r.body, "\ntyto_gateway_requests_in_flight 1\n") != NULL;
         test_reply_clear(&r);
         if (there) break;
-        usleep(1000);
+        test_nap_ms(1);
     }
     r = test_http(at_port, "POST", "/v1/chat/completions", key, text, strlen(text));
     snprintf(buf, sizeof(buf), "%s", test_reply_header(&r, "Retry-After"));
@@ -668,7 +668,7 @@ static void limits_are_kept(void **state) {
         test_reply_clear(&r);
         if (status == 200) break;
         if (i == 499) fail_msg("status %d", status);
-        usleep(20000);
+        test_nap_ms(20);
     }
     free(text);
     json_decref(body);

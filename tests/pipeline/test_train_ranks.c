@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define ARG(x) ((char *)(x))
@@ -170,9 +169,9 @@ static void killed_ranks_go_on_bit_for_bit(void **state) {
             waitpid(pid, &status, 0);
             break;
         }
-        nanosleep(&(struct timespec){0, 1000000}, NULL);
+        test_nap_ms(1);
     }
-    nanosleep(&(struct timespec){1, 0}, NULL); /* what is left of the killed ranks ends */
+    test_nap_ms(1000); /* what is left of the killed ranks ends */
     run_to_the_end(&k);
     if (ty_file_read(test_path("%s/model/model.safetensors", whole), 64 << 20, &a, &na, NULL) !=
             TY_OK ||

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define ARG(x) ((char *)(x))
@@ -34,7 +33,7 @@ static int import_once(void **state) {
 static bool gone(pid_t pid) {
     for (int64_t until = ty_now_us() + 10000000; ty_now_us() < until;) {
         if (kill(pid, 0) != 0 && errno == ESRCH) return true;
-        nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+        test_nap_ms(5);
     }
     return false;
 }

@@ -14,17 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { ARGS_MAX = 40, LOG_MAX = 64 << 20, TAIL = 1500 };
 
 const char *const fleet_rig_stage[FLEET_RIG_STAGES] = {"preprocess", "vit", "abstractor",
                                                        "decoder"};
-
-static void nap_ms(int ms) {
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L}, NULL);
-}
 
 /* ---- what is said when it fails ---- */
 
@@ -198,7 +193,7 @@ void fleet_rig_wait_metric(const fleet_rig *f, int i, const char *name, const ch
                            double want) {
     double is = -1;
     for (int64_t until = ty_now_us() + FLEET_RIG_WAIT_S * 1000000LL; ty_now_us() < until;
-         nap_ms(20)) {
+         test_nap_ms(20)) {
         if (!is_listening(f, i)) continue;
         is = fleet_rig_metric(f, i, name, with);
         if (is == want) return;

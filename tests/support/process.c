@@ -98,6 +98,11 @@ static void exec_child(char *const *argv, int in, int out, int err) {
     _exit(127);
 }
 
+void test_nap_ms(int ms) {
+    struct timespec left = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) continue;
+}
+
 static int exit_code_of(int status) {
     return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
 }
@@ -113,7 +118,7 @@ static int reap(pid_t pid, int64_t deadline_us) {
             assert_int_equal(waitpid(pid, &status, 0), pid);
             return exit_code_of(status);
         }
-        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+        test_nap_ms(2);
     }
 }
 

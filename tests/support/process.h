@@ -36,6 +36,8 @@ void test_output_clear(test_output *o);
 /* Starts argv in the background, its stdout and stderr appended to log_path (NULL: /dev/null).
  * It is killed with SIGKILL when the test program ends, however that ends. */
 pid_t test_spawn(char *const *argv, const char *log_path);
+/* Sleeps so long, whatever signals come. */
+void test_nap_ms(int ms);
 /* Sends sig, waits up to timeout_s, kills if need be; returns the exit code or -signal. */
 int test_stop(pid_t pid, int sig, int timeout_s);
 

@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 static int answers(const char *url) {
     ty_redis *c;
@@ -42,8 +41,7 @@ void test_redis_start(test_redis *r, const char *dir, int durable) {
                     (char *)"always",
                     NULL};
     r->pid = test_spawn(argv, NULL);
-    for (int i = 0; i < 500 && !answers(r->url); i++)
-        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    for (int i = 0; i < 500 && !answers(r->url); i++) test_nap_ms(10);
     assert_true(answers(r->url));
 }
 

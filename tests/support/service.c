@@ -19,7 +19,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { READY_S = 120, STOP_S = 60, ANSWER_MS = 300000, ARGS_MAX = 40 };
@@ -60,6 +59,17 @@ const char *test_import(const char *golden, const char *name, char *const *extra
     return dir;
 }
 
+const char *test_synth(const char *name, const char *llm, const char *vit, const char *vit_layers) {
+    static char dir[512];
+    snprintf(dir, sizeof(dir), "%s/%s", test_temp_dir(), name);
+    test_output o = TEST_RUN((char *)test_bin("tyto"), (char *)"synth", dir, (char *)"--llm",
+                             (char *)llm, (char *)"--vit", (char *)vit, (char *)"--vit-layers",
+                             (char *)vit_layers, (char *)"--queries", (char *)"8");
+    if (o.exit_code != 0) fail_msg("tyto synth: %s%s", o.out, o.err);
+    test_output_clear(&o);
+    return dir;
+}
+
 static void show_log(const char *path) {
     char *text = NULL;
     size_t n = 0;
@@ -79,7 +89,7 @@ static void wait_ready(test_service *s) {
     for (int64_t until = ty_now_us() + READY_S * 1000000LL; ty_now_us() < until;) {
         if (is_ready(s)) return;
         if (waitpid(s->pid, NULL, WNOHANG) == s->pid) break;
-        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        test_nap_ms(20);
     }
     show_log(s->log);
     fail_msg("`tyto up` is not ready");

@@ -23,6 +23,9 @@ int test_free_port(void);
 /* `tyto import tests/golden/NAME` into a temporary directory, with extra options (NULL-ended, or NULL).
  * Borrowed until the test program ends. */
 const char *test_import(const char *golden, const char *name, char *const *extra);
+/* `tyto synth` into a temporary directory: a pipeline of random weights, slow enough for a test to meet it at work.
+ * llm, vit, vit_layers: as `tyto synth --help` says; eight queries.  Borrowed until the test program ends. */
+const char *test_synth(const char *name, const char *llm, const char *vit, const char *vit_layers);
 /* Starts `tyto up --pipeline pipeline` and extra options (NULL-ended, or NULL), waits until it is ready;
  * fails the test with its log when it is not. */
 test_service test_service_up(const char *pipeline, char *const *extra);

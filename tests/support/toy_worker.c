@@ -7,8 +7,6 @@
 
 #include <signal.h>
 #include <stdio.h>
-#include <errno.h>
-#include <time.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,12 +18,6 @@ bool test_toy_is_asked(int argc, char **argv) {
 }
 
 /* ---- pure ---- */
-
-/* As long as that, whatever signal comes in between. */
-static void work_for(int ms) {
-    struct timespec left = {ms / 1000, ms % 1000 * 1000000L};
-    while (nanosleep(&left, &left) != 0 && errno == EINTR) continue;
-}
 
 static void compute(const test_toy *t, ty_job *j) {
     ty_err err;
@@ -55,7 +47,7 @@ static void compute(const test_toy *t, ty_job *j) {
 static void batch(void *ctx, ty_job **jobs, int n) {
     const test_toy *t = ctx;
     ty_info("computing jobs=%d", n);
-    work_for(t->delay_ms);
+    test_nap_ms(t->delay_ms);
     for (int i = 0; i < n; i++) compute(t, jobs[i]);
 }
 
@@ -128,7 +120,7 @@ static int step(void *ctx) {
     stream *s = ctx;
     int rows = s->toy.at_once && s->n > s->toy.at_once ? s->toy.at_once : s->n;
     tell_progress(s, rows);
-    work_for(s->toy.delay_ms);
+    test_nap_ms(s->toy.delay_ms);
     for (int i = rows - 1; i >= 0; i--) {
         if (is_poison(s->job[i])) {
             if (s->n > TOY_POISON_CROWD) raise(SIGKILL); /* they have said that they wait */

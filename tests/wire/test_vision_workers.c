@@ -20,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { N_STAGES = 3 };
@@ -246,10 +245,6 @@ static void bad_pictures_fail_alone(void **state) {
 
 /* ---- the cache ---- */
 
-static void nap(void) {
-    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
-}
-
 static long long entries(const char *url) {
     ty_redis *c = NULL;
     redisReply *reply = NULL;
@@ -286,7 +281,8 @@ static uses ask(rig *r, const char *file, const char *mode) {
 /* Asks until both stages make that use of the cache. */
 static void ask_until(rig *r, const char *file, Tyto__CacheUse want) {
     uses u;
-    for (int64_t until = ty_now_us() + RIG_WAIT_S * 1000000LL; ty_now_us() < until; nap()) {
+    for (int64_t until = ty_now_us() + RIG_WAIT_S * 1000000LL; ty_now_us() < until;
+         test_nap_ms(20)) {
         u = ask(r, file, "");
         if (u.vit == want && u.abstractor == want) return;
     }
@@ -308,7 +304,7 @@ static void cache_gives_the_same_bits_whatever_its_server_does(void **state) {
     uses u = ask(&r, pictures[0], "");
     assert_int_equal(u.vit, MISS);
     assert_int_equal(u.abstractor, MISS);
-    for (int i = 0; i < 500 && entries(cache.url) < 2; i++) nap();
+    for (int i = 0; i < 500 && entries(cache.url) < 2; i++) test_nap_ms(20);
     assert_int_equal(entries(cache.url), 2);
     u = ask(&r, pictures[0], "");
     assert_int_equal(u.vit, HIT);
