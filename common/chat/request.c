@@ -124,7 +124,8 @@ static ty_status check_part(const ty_turn *t, const ty_part *p, ty_err *err) {
         return ty_fail(err, TY_EINVAL,
                        "a picture or video in a %s message; only a user's may have one",
                        ty_role_name(t->role));
-    for (int i = 0; !p->is_image && i < N_PLACEHOLDER; i++)
+    /* In an answer they are the model's words. */
+    for (int i = 0; t->role != TY_ROLE_ASSISTANT && !p->is_image && i < N_PLACEHOLDER; i++)
         if (strstr(p->text, placeholders[i]))
             return ty_fail(
                 err, TY_EINVAL,

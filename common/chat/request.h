@@ -70,7 +70,8 @@ ty_status ty_chat_request_parse_turn(ty_chat_request *out, const char *json, siz
 /* "readme", "serve", "mplug_owl2", "vicuna_v1" (common/model/templates.h). */
 bool ty_chat_template_known(const char *name);
 /* Turns that a template can render: there is a user turn, the last one (system turns apart) is one,
- * pictures are in user turns only, no text holds a placeholder ("<image>", "<|image|>", "<|video|>").  TY_EINVAL; *turn (may be
+ * pictures are in user turns only, no text but an
+ * answer holds a placeholder ("<image>", "<|image|>", "<|video|>").  TY_EINVAL; *turn (may be
  * NULL) is the one that is wrong, -1 for none.  A verbatim prompt passes. */
 ty_status ty_chat_request_check(const ty_chat_request *r, int *turn, ty_err *err);
 /* Number of picture parts, videos too, in the turns; for a verbatim prompt of placeholders in it. */

@@ -7,6 +7,7 @@
 #include "common/base/utf8.h"
 #include "common/model/templates.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 const ty_prompt_form *ty_prompt_form_of(const char *family) {
@@ -36,12 +37,37 @@ static ty_status check_videos(const ty_prompt_form *form, const ty_chat_request 
     return TY_OK;
 }
 
-ty_status ty_prompt_render(const ty_prompt_form *form, const ty_chat_request *r, ty_buf *out,
-                           ty_err *err) {
-    if (r->prompt) {
-        ty_buf_puts(out, r->prompt);
-        return filled(out, err);
+/* The first placeholder in text; NULL: none.  *len, *id: of it. */
+static const char *find_mark(const ty_prompt_form *form, const char *text, size_t n, size_t *len,
+                             int32_t *id) {
+    const char *mark = memmem(text, n, form->placeholder, strlen(form->placeholder));
+    *len = strlen(form->placeholder);
+    *id = form->image_id;
+    if (!form->video) return mark;
+    if (mark) n = (size_t)(mark - text);
+    const char *video = memmem(text, n, form->video, strlen(form->video));
+    if (!video) return mark;
+    *len = strlen(form->video);
+    *id = TY_VIDEO_ID;
+    return video;
+}
+
+static ty_status find_all(const ty_prompt_form *form, const char *text, size_t len,
+                          ty_prompt_marks *marks, ty_err *err) {
+    size_t n;
+    int32_t id;
+    const char *end = text + len;
+    for (const char *p = text; (p = find_mark(form, p, (size_t)(end - p), &n, &id)); p += n) {
+        size_t *grown = realloc(marks->at, ((size_t)marks->n + 1) * sizeof *grown);
+        if (!grown) return ty_fail(err, TY_ENOMEM, "no memory for the prompt's pictures");
+        marks->at = grown;
+        grown[marks->n++] = (size_t)(p - text);
     }
+    return TY_OK;
+}
+
+static ty_status render_turns(const ty_prompt_form *form, const ty_chat_request *r, ty_buf *out,
+                              ty_prompt_marks *marks, ty_err *err) {
     const ty_template *t = ty_template_find(template_name(form, r));
     if (!t)
         return ty_fail(err, TY_EUNSUPPORTED,
@@ -50,9 +76,31 @@ ty_status ty_prompt_render(const ty_prompt_form *form, const ty_chat_request *r,
                        r->template_name);
     ty_status st = ty_chat_request_check(r, NULL, err);
     if (st == TY_OK) st = check_videos(form, r, err);
-    const ty_marks marks = {form->placeholder, form->video};
-    if (st == TY_OK) st = t->render(r, &marks, out, err);
+    if (st != TY_OK) return st;
+    ty_marks m = {.picture = form->placeholder, .video = form->video};
+    m.at = malloc(((size_t)ty_chat_request_images(r) + 1) * sizeof *m.at);
+    if (!m.at) return ty_fail(err, TY_ENOMEM, "no memory for the prompt's pictures");
+    st = t->render(r, &m, out, err);
+    *marks = (ty_prompt_marks){m.at, m.n};
     return st == TY_OK ? filled(out, err) : st;
+}
+
+ty_status ty_prompt_render(const ty_prompt_form *form, const ty_chat_request *r, ty_buf *out,
+                           ty_prompt_marks *marks, ty_err *err) {
+    ty_prompt_marks found = {0};
+    ty_status st;
+    if (r->prompt) {
+        ty_buf_puts(out, r->prompt);
+        st = filled(out, err);
+        if (st == TY_OK) st = find_all(form, r->prompt, strlen(r->prompt), &found, err);
+    } else {
+        st = render_turns(form, r, out, &found, err);
+    }
+    if (marks && st == TY_OK)
+        *marks = found;
+    else
+        free(found.at);
+    return st;
 }
 
 const char *ty_prompt_stop(const ty_prompt_form *form, const ty_chat_request *r) {
@@ -74,32 +122,19 @@ static ty_status push(int32_t id, int n, ty_ids *out, ty_err *err) {
     return TY_OK;
 }
 
-/* The first placeholder in text; NULL: none.  *len, *id: of it. */
-static const char *find_mark(const ty_prompt_form *form, const char *text, size_t n, size_t *len,
-                             int32_t *id) {
-    const char *mark = memmem(text, n, form->placeholder, strlen(form->placeholder));
-    *len = strlen(form->placeholder);
-    *id = form->image_id;
-    if (!form->video) return mark;
-    if (mark) n = (size_t)(mark - text);
-    const char *video = memmem(text, n, form->video, strlen(form->video));
-    if (!video) return mark;
-    *len = strlen(form->video);
-    *id = TY_VIDEO_ID;
-    return video;
-}
-
 ty_status ty_prompt_tokenize(const ty_prompt_form *form, const ty_tokenizer *t,
-                             ty_tokenize_mode mode, const char *text, size_t len, int rows,
-                             ty_ids *out, int *n_images, ty_err *err) {
-    const char *end = text + len;
+                             ty_tokenize_mode mode, const char *text, size_t len,
+                             const ty_prompt_marks *marks, int rows, ty_ids *out, int *n_images,
+                             ty_err *err) {
+    const char *whole = text, *end = text + len;
     int32_t bos = ty_tokenizer_bos(t);
     bool led = false; /* the first chunk has text */
     *n_images = 0;
     for (int chunk = 0;; chunk++) {
         size_t mark_len;
         int32_t id;
-        const char *mark = find_mark(form, text, (size_t)(end - text), &mark_len, &id);
+        const char *from = !marks ? text : chunk < marks->n ? whole + marks->at[chunk] : end;
+        const char *mark = find_mark(form, from, (size_t)(end - from), &mark_len, &id);
         size_t n = (size_t)((mark ? mark : end) - text);
         if (chunk == 0) led = n > 0;
         ty_status st = TY_OK;

@@ -26,20 +26,28 @@ typedef struct {
 /* family as in pipeline.json and `tyto.family`; what is not known has v1's. */
 const ty_prompt_form *ty_prompt_form_of(const char *family);
 
+/* Where a prompt's pictures and videos are: the offsets of their placeholders, ascending.  free(at). */
+typedef struct {
+    size_t *at;
+    int n;
+} ty_prompt_marks;
+
 /* Applies the request's template (templates.h), or the form's, to its turns, or copies its verbatim
- * prompt.  Fails: TY_EUNSUPPORTED (no such template, a video for a family without), TY_EINVAL (no user turn, last turn is the
+ * prompt.  *marks (NULL: not wanted) is where the pictures went, of a verbatim prompt every placeholder: an answer that
+ * has the letters of one in it has no picture there.  Fails: TY_EUNSUPPORTED (no such template, a video for a family without), TY_EINVAL (no user turn, last turn is the
  * assistant's…). */
 ty_status ty_prompt_render(const ty_prompt_form *form, const ty_chat_request *r, ty_buf *out,
-                           ty_err *err);
+                           ty_prompt_marks *marks, ty_err *err);
 /* The string that ends an answer to these turns; NULL: none (a verbatim prompt never has one). */
 const char *ty_prompt_stop(const ty_prompt_form *form, const ty_chat_request *r);
 
-/* Each chunk between placeholders on its own, `rows` times the form's image id for each placeholder,
+/* Each chunk between the pictures' placeholders on its own, `rows` times the form's image id for each of those,
  * bos where the reference has it: v1 once in front; v2 in front when text begins the prompt, else in front
- * of each later text.  *n_images: placeholders, of videos too. */
+ * of each later text.  marks NULL: every placeholder in the text is one.  *n_images: of them, videos too. */
 ty_status ty_prompt_tokenize(const ty_prompt_form *form, const ty_tokenizer *t,
-                             ty_tokenize_mode mode, const char *text, size_t len, int rows,
-                             ty_ids *out, int *n_images, ty_err *err);
+                             ty_tokenize_mode mode, const char *text, size_t len,
+                             const ty_prompt_marks *marks, int rows, ty_ids *out, int *n_images,
+                             ty_err *err);
 
 /* The web server's clean-up of an answer (NOTES §7: strip, special words removed; code fences). */
 ty_status ty_prompt_post_process(const char *text, size_t len, ty_buf *out);

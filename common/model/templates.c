@@ -57,12 +57,15 @@ static void put_line(const char *role, const ty_turn *t, int begin, int end, ty_
     ty_buf_puts(out, "\n");
 }
 
-static const char *mark_of(const ty_marks *m, const ty_part *p) {
-    return p->is_video ? m->video : m->picture;
+static void put_mark(ty_marks *m, const ty_part *p, ty_buf *out) {
+    m->at[m->n++] = out->len;
+    ty_buf_puts(out, p->is_video ? m->video : m->picture);
 }
 
-static void put_picture_line(const ty_marks *m, const ty_part *p, ty_buf *out) {
-    ty_buf_printf(out, "Human: %s\n", mark_of(m, p));
+static void put_picture_line(ty_marks *m, const ty_part *p, ty_buf *out) {
+    ty_buf_puts(out, "Human: ");
+    put_mark(m, p, out);
+    ty_buf_puts(out, "\n");
 }
 
 static const ty_part *first_picture(const ty_turn *t) {
@@ -72,7 +75,7 @@ static const ty_part *first_picture(const ty_turn *t) {
 }
 
 /* An empty run of texts makes no line, unless it is all that the turn has. */
-static void put_user_readme(const ty_turn *t, const ty_marks *m, ty_buf *out) {
+static void put_user_readme(const ty_turn *t, ty_marks *m, ty_buf *out) {
     if (ty_turn_images(t) == 0) {
         put_line("Human: ", t, 0, t->n_part, out);
         return;
@@ -90,7 +93,7 @@ static void put_user_readme(const ty_turn *t, const ty_marks *m, ty_buf *out) {
 
 /* Where the web server's client wrote the picture into the text it leaves its line break behind: the
  * rewriting step strips it. */
-static void put_user_serve(const ty_turn *t, const ty_marks *m, ty_buf *out) {
+static void put_user_serve(const ty_turn *t, ty_marks *m, ty_buf *out) {
     if (ty_turn_images(t) == 0) {
         put_line("Human: ", t, 0, t->n_part, out);
         return;
@@ -110,7 +113,7 @@ static void put_user_serve(const ty_turn *t, const ty_marks *m, ty_buf *out) {
     ty_buf_clear(&text);
 }
 
-static void put_lines(const ty_chat_request *r, bool serve, const ty_marks *m, ty_buf *out) {
+static void put_lines(const ty_chat_request *r, bool serve, ty_marks *m, ty_buf *out) {
     put_preamble(r, serve ? serve_preamble : readme_preamble, "\n", out);
     for (int i = 0; i < r->n_turn; i++) {
         const ty_turn *t = &r->turn[i];
@@ -134,30 +137,33 @@ static ty_status check_serve(const ty_chat_request *r, ty_err *err) {
     return TY_OK;
 }
 
-static ty_status readme(const ty_chat_request *r, const ty_marks *m, ty_buf *out, ty_err *err) {
+static ty_status readme(const ty_chat_request *r, ty_marks *m, ty_buf *out, ty_err *err) {
     (void)err;
     put_lines(r, false, m, out);
     return TY_OK;
 }
 
-static ty_status serve(const ty_chat_request *r, const ty_marks *m, ty_buf *out, ty_err *err) {
+static ty_status serve(const ty_chat_request *r, ty_marks *m, ty_buf *out, ty_err *err) {
     ty_status st = check_serve(r, err);
     if (st == TY_OK) put_lines(r, true, m, out);
     return st;
 }
 
 /* "ROLE: message" and what ends it; an empty message is "ROLE:" alone, as in the reference. */
-static void put_said(const char *role, const ty_turn *t, const ty_marks *m, const char *end,
+static void put_said(const char *role, const ty_turn *t, ty_marks *m, const char *end,
                      ty_buf *out) {
     ty_buf_printf(out, "%s:", role);
     if (ty_turn_images(t) == 0 && !has_text(t, 0, t->n_part)) return;
     ty_buf_puts(out, " ");
     for (int i = 0; i < t->n_part; i++)
-        ty_buf_puts(out, t->part[i].is_image ? mark_of(m, &t->part[i]) : t->part[i].text);
+        if (t->part[i].is_image)
+            put_mark(m, &t->part[i], out);
+        else
+            ty_buf_puts(out, t->part[i].text);
     ty_buf_puts(out, end);
 }
 
-static void put_said_by_all(const ty_chat_request *r, const char *preamble, const ty_marks *m,
+static void put_said_by_all(const ty_chat_request *r, const char *preamble, ty_marks *m,
                             ty_buf *out) {
     put_preamble(r, preamble, " ", out);
     for (int i = 0; i < r->n_turn; i++) {
@@ -168,13 +174,13 @@ static void put_said_by_all(const ty_chat_request *r, const char *preamble, cons
     ty_buf_puts(out, "ASSISTANT:");
 }
 
-static ty_status mplug_owl2(const ty_chat_request *r, const ty_marks *m, ty_buf *out, ty_err *err) {
+static ty_status mplug_owl2(const ty_chat_request *r, ty_marks *m, ty_buf *out, ty_err *err) {
     (void)err;
     put_said_by_all(r, "", m, out);
     return TY_OK;
 }
 
-static ty_status vicuna_v1(const ty_chat_request *r, const ty_marks *m, ty_buf *out, ty_err *err) {
+static ty_status vicuna_v1(const ty_chat_request *r, ty_marks *m, ty_buf *out, ty_err *err) {
     (void)err;
     put_said_by_all(r, vicuna_preamble, m, out);
     return TY_OK;

@@ -24,12 +24,14 @@ static ty_status check_visual(const float *x, size_t n, ty_err *err) {
 static ty_status tokenize(task *t, const task_env *env, const decoder_request *r, int rows,
                           int *n_placeholder, ty_err *err) {
     ty_buf text = ty_buf_make(PROMPT_BYTES_MAX);
-    ty_status st = ty_prompt_render(env->form, r->request, &text, err);
+    ty_prompt_marks marks = {0};
+    ty_status st = ty_prompt_render(env->form, r->request, &text, &marks, err);
     if (st == TY_OK)
         st = ty_prompt_tokenize(
             env->form, env->tokenizer, ty_tokenizer_default_mode(env->tokenizer),
-            text.data ? text.data : "", text.len, rows, &t->prompt, n_placeholder, err);
+            text.data ? text.data : "", text.len, &marks, rows, &t->prompt, n_placeholder, err);
     ty_buf_clear(&text);
+    free(marks.at);
     if (st == TY_OK && t->prompt.n == 0)
         st = ty_fail(err, TY_EINVAL, "the prompt is empty; give at least one word");
     return st;

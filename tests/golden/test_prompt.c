@@ -51,7 +51,7 @@ static void render(const ty_prompt_form *form, json_t *messages, const char *tem
     char *text = json_dumps(body, 0);
     must(ty_chat_request_parse(&r, text, strlen(text), false, param, sizeof param, &err), &err);
     *out = ty_buf_make(1 << 20);
-    must(ty_prompt_render(form, &r, out, &err), &err);
+    must(ty_prompt_render(form, &r, out, NULL, &err), &err);
     ty_chat_request_clear(&r);
     free(text);
     json_decref(body);
@@ -134,8 +134,8 @@ static void check_image_tokens(const char *dir, json_t *golden) {
         ty_ids ids = {0};
         int n_images;
         const char *text = json_string_value(json_object_get(c, "text"));
-        must(ty_prompt_tokenize(form_of(golden), t, TY_TOKENIZE_SLOW, text, strlen(text), 1, &ids,
-                                &n_images, &err),
+        must(ty_prompt_tokenize(form_of(golden), t, TY_TOKENIZE_SLOW, text, strlen(text), NULL, 1,
+                                &ids, &n_images, &err),
              &err);
         same_ids(&ids, json_object_get(c, "ids"), text);
         ty_ids_clear(&ids);
@@ -157,7 +157,7 @@ static void check_ids(const char *dir, json_t *golden, const ty_tokenizer *t,
     must(ty_safetensors_find(tensors, key, &want, &err), &err);
     must(ty_prompt_tokenize(form_of(golden), t,
                             golden_is_v2(golden) ? TY_TOKENIZE_SLOW : TY_TOKENIZE_FAST, text,
-                            strlen(text), rows, &ids, &n_images, &err),
+                            strlen(text), NULL, rows, &ids, &n_images, &err),
          &err);
     if (ids.n != want.shape[0])
         fail_msg("%s %s: %d ids, want %d", dir, key, ids.n, (int)want.shape[0]);
@@ -234,7 +234,7 @@ static void refuses(json_t *messages) {
     char *text = json_dumps(body, 0);
     ty_buf out = ty_buf_make(1 << 20);
     must(ty_chat_request_parse(&r, text, strlen(text), false, NULL, 0, &err), &err);
-    assert_int_equal(ty_prompt_render(ty_prompt_form_of("mplug_owl_v1"), &r, &out, &err),
+    assert_int_equal(ty_prompt_render(ty_prompt_form_of("mplug_owl_v1"), &r, &out, NULL, &err),
                      TY_EINVAL);
     assert_non_null(strstr(err.text, "pictures"));
     ty_chat_request_clear(&r);

@@ -312,6 +312,32 @@ static void each_turn_answers_as_tyto_run_does_for_the_whole(void **state) {
     assert_int_equal(count_turns(port[0], long_talk.id), 2 * TURNS);
 }
 
+static int visual_tokens(const answered *a) {
+    const json_t *usage = json_object_get(a->last, "usage");
+    return (int)json_integer_value(
+        json_object_get(json_object_get(usage, "prompt_tokens_details"), "visual_tokens"));
+}
+
+/* The model may say what its placeholders say: the conversation goes on, with the pictures that it has. */
+static void an_answer_s_words_are_no_pictures(void **state) {
+    (void)state;
+    json_t *body = request("new", image_part("photo_47.jpg"), "What is it?"), *next;
+    json_t *messages = json_object_get(body, "messages");
+    json_array_append_new(messages, json_pack("{s:s, s:s}", "role", "assistant", "content",
+                                              "<image>, or <|image|> in HTML: <image>"));
+    json_array_append_new(messages,
+                          json_pack("{s:s, s:s}", "role", "user", "content", "Is it so?"));
+    answered a = ask(port[0], NULL, body, false);
+    assert_true(visual_tokens(&a) > 0);
+    for (int i = 0; i < 2; i++) {
+        next = request(a.id, i ? image_part("photo_47.jpg") : NULL, "And?");
+        answered b = ask(port[i], NULL, next, false);
+        assert_int_equal(visual_tokens(&b), (1 + i) * visual_tokens(&a));
+        answered_clear(&b);
+    }
+    answered_clear(&a);
+}
+
 static void parameters_persist_until_another_value_comes(void **state) {
     (void)state;
     json_t *body = request("new", NULL, "Tell me something.");
@@ -797,6 +823,7 @@ static int stop_all(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_turn_answers_as_tyto_run_does_for_the_whole),
+        cmocka_unit_test(an_answer_s_words_are_no_pictures),
         cmocka_unit_test(parameters_persist_until_another_value_comes),
         cmocka_unit_test(one_of_two_turns_at_once_wins),
         cmocka_unit_test(client_that_goes_away_leaves_no_trace),

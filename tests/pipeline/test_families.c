@@ -123,7 +123,7 @@ static char *run_whole_text(const model *m, const json_t *messages, const json_t
     json_t *body = json_pack("{s:O}", "messages", messages);
     char *json = json_dumps(body, 0);
     if (ty_chat_request_parse(&r, json, strlen(json), false, NULL, 0, &err) != TY_OK ||
-        ty_prompt_render(ty_prompt_form_of(m->family), &r, &text, &err) != TY_OK)
+        ty_prompt_render(ty_prompt_form_of(m->family), &r, &text, NULL, &err) != TY_OK)
         fail_msg("%s", err.text);
     argv[6] = text.data;
     for (size_t i = 0; i < json_array_size(files); i++) {

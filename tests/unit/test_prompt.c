@@ -22,7 +22,7 @@ static char *rendered(const char *template, const char *messages, ty_err *err) {
     snprintf(json, sizeof json, "{\"template\":\"%s\",\"messages\":%s}", template, messages);
     if (ty_chat_request_parse(&r, json, strlen(json), false, NULL, 0, err) != TY_OK)
         fail_msg("%s", err->text);
-    ty_status st = ty_prompt_render(ty_prompt_form_of(family), &r, &out, err);
+    ty_status st = ty_prompt_render(ty_prompt_form_of(family), &r, &out, NULL, err);
     ty_chat_request_clear(&r);
     if (st == TY_OK) return ty_buf_take(&out);
     ty_buf_clear(&out);
@@ -98,16 +98,16 @@ static void render_checks_turns_made_by_hand(void **state) {
     ty_err err = {0};
     ty_buf out = ty_buf_make(1 << 16);
     assert_int_equal(ty_chat_request_init(&r), TY_OK);
-    assert_int_equal(ty_prompt_render(ty_prompt_form_of("mplug_owl_v1"), &r, &out, &err),
+    assert_int_equal(ty_prompt_render(ty_prompt_form_of("mplug_owl_v1"), &r, &out, NULL, &err),
                      TY_EINVAL);
     assert_int_equal(ty_chat_add_turn(&r, TY_ROLE_USER, &err), TY_OK);
     assert_int_equal(ty_chat_add_text(&r, "an <image>", 10, &err), TY_OK);
-    assert_int_equal(ty_prompt_render(ty_prompt_form_of("mplug_owl_v1"), &r, &out, &err),
+    assert_int_equal(ty_prompt_render(ty_prompt_form_of("mplug_owl_v1"), &r, &out, NULL, &err),
                      TY_EINVAL);
     assert_non_null(strstr(err.text, "<image>"));
     free(r.template_name);
     r.template_name = strdup("v2");
-    assert_int_equal(ty_prompt_render(ty_prompt_form_of("mplug_owl_v1"), &r, &out, &err),
+    assert_int_equal(ty_prompt_render(ty_prompt_form_of("mplug_owl_v1"), &r, &out, NULL, &err),
                      TY_EUNSUPPORTED);
     ty_chat_request_clear(&r);
     ty_buf_clear(&out);
@@ -121,7 +121,7 @@ static void render_stops_at_the_buffers_limit(void **state) {
     assert_int_equal(ty_chat_request_init(&r), TY_OK);
     assert_int_equal(ty_chat_add_turn(&r, TY_ROLE_USER, &err), TY_OK);
     assert_int_equal(ty_chat_add_text(&r, "hi", 2, &err), TY_OK);
-    assert_int_equal(ty_prompt_render(ty_prompt_form_of("mplug_owl_v1"), &r, &out, &err),
+    assert_int_equal(ty_prompt_render(ty_prompt_form_of("mplug_owl_v1"), &r, &out, NULL, &err),
                      TY_ELIMIT);
     ty_chat_request_clear(&r);
     ty_buf_clear(&out);
@@ -157,10 +157,10 @@ static void the_family_says_what_a_request_leaves_open(void **state) {
     assert_int_equal(ty_chat_request_init(&r), TY_OK);
     assert_int_equal(ty_chat_add_turn(&r, TY_ROLE_USER, &err), TY_OK);
     assert_int_equal(ty_chat_add_text(&r, "hi", 2, &err), TY_OK);
-    assert_int_equal(ty_prompt_render(v2, &r, &out, &err), TY_OK);
+    assert_int_equal(ty_prompt_render(v2, &r, &out, NULL, &err), TY_OK);
     assert_string_equal(out.data, "USER: hi ASSISTANT:");
     ty_buf_reset(&out);
-    assert_int_equal(ty_prompt_render(v1, &r, &out, &err), TY_OK);
+    assert_int_equal(ty_prompt_render(v1, &r, &out, NULL, &err), TY_OK);
     assert_string_equal(out.data, README "Human: hi\nAI: ");
     assert_string_equal(ty_prompt_stop(v2, &r), "</s>");
     assert_null(ty_prompt_stop(v1, &r));
@@ -176,7 +176,7 @@ static void check_bos(const ty_tokenizer *t, const char *text, const char *want)
     int n_images;
     char got[128] = "";
     assert_int_equal(ty_prompt_tokenize(ty_prompt_form_of("mplug_owl_v2"), t, TY_TOKENIZE_SLOW,
-                                        text, strlen(text), 1, &ids, &n_images, &err),
+                                        text, strlen(text), NULL, 1, &ids, &n_images, &err),
                      TY_OK);
     for (int i = 0; i < ids.n; i++)
         strcat(got, ids.id[i] == ty_tokenizer_bos(t) ? "B" : ids.id[i] < 0 ? "I" : "t");
@@ -200,8 +200,60 @@ static void v2_has_no_bos_before_a_picture_in_front(void **state) {
     ty_tokenizer_destroy(&t);
 }
 
+/* The ids of the messages' prompt: B bos, I a picture's, t any other. */
+static void check_pictures(const ty_tokenizer *t, const char *of, const char *messages, int want) {
+    char json[1024];
+    ty_chat_request r;
+    ty_err err = {0};
+    ty_buf text = ty_buf_make(1 << 16);
+    ty_prompt_marks marks = {0};
+    ty_ids ids = {0};
+    const ty_prompt_form *form = ty_prompt_form_of(of);
+    int n_images = -1, n_rows = 0, rows = 3;
+    snprintf(json, sizeof json, "{\"messages\":%s}", messages);
+    assert_int_equal(ty_chat_request_parse(&r, json, strlen(json), false, NULL, 0, &err), TY_OK);
+    assert_int_equal(ty_prompt_render(form, &r, &text, &marks, &err), TY_OK);
+    assert_int_equal(marks.n, want);
+    assert_int_equal(ty_prompt_tokenize(form, t, TY_TOKENIZE_SLOW, text.data, text.len, &marks,
+                                        rows, &ids, &n_images, &err),
+                     TY_OK);
+    for (int i = 0; i < ids.n; i++) n_rows += ids.id[i] == form->image_id;
+    assert_int_equal(n_images, want);
+    assert_int_equal(n_rows, want * rows);
+    ty_ids_clear(&ids);
+    free(marks.at);
+    ty_buf_clear(&text);
+    ty_chat_request_clear(&r);
+}
+
+/* An answer may say what a placeholder says: those are words, and the pictures stay those that were given. */
+static void an_answer_s_words_are_no_pictures(void **state) {
+    (void)state;
+    ty_tokenizer *t = NULL;
+    ty_err err = {0};
+    assert_int_equal(
+        ty_tokenizer_from_spm(&t, "tests/golden/tokenizer/tokenizer-small.model", &err), TY_OK);
+    static const char *const of[] = {"mplug_owl_v1", "mplug_owl_v1_video", "mplug_owl_v2"};
+    for (int i = 0; i < 3; i++) {
+        check_pictures(t, of[i],
+                       "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":"
+                       "\"<image><|image|> <|video|>\"},{\"role\":\"user\",\"content\":\"b\"}]",
+                       0);
+        check_pictures(
+            t, of[i],
+            "[{\"role\":\"user\",\"content\":[{\"type\":\"image\"},{\"type\":\"text\",\"text\":"
+            "\"a\"}]},"
+            "{\"role\":\"assistant\",\"content\":\"<image>\\nHuman: <image> <|image|><|video|>\"},"
+            "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"b\"},{\"type\":"
+            "\"image\"}]}]",
+            2);
+    }
+    ty_tokenizer_destroy(&t);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_answer_s_words_are_no_pictures),
         cmocka_unit_test(pictures_and_runs_of_text_are_lines),
         cmocka_unit_test(a_video_stands_where_its_part_is),
         cmocka_unit_test(a_system_message_replaces_the_preamble),
