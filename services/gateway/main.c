@@ -37,9 +37,9 @@ static const ty_option table[] = {
                "Redis where the vision stages keep their outputs: a picture that is there is not "
                "sent; none = do "
                "without"),
-    TY_OPT_INT("timeout-s", "TYTO_TIMEOUT_S", opt.g.timeout_s, 120, 1, 86400,
+    TY_OPT_INT("timeout-s", "TYTO_TIMEOUT_S", opt.g.timeout_s, 600, 1, 86400,
                "deadline of a request in seconds"),
-    TY_OPT_INT("part-timeout-s", "TYTO_PART_TIMEOUT_S", opt.g.part_timeout_s, 60, 1, 86400,
+    TY_OPT_INT("part-timeout-s", "TYTO_PART_TIMEOUT_S", opt.g.part_timeout_s, 300, 1, 86400,
                "send a picture or a decode task again when nothing is heard of it for so long"),
     TY_OPT_INT("max-sends", NULL, opt.g.max_sends, 3, 1, 100, "how often such a part is sent"),
     TY_OPT_INT("max-body-mb", "TYTO_MAX_BODY_MB", opt.g.max_body_mb, 64, 1, 1024,
