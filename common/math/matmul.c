@@ -1,7 +1,11 @@
 /*
- * matmul.c - see matmul.h.  A task is a block of c: it packs a KC x NC piece of b into the panels of
- * kernel.h, which stay in L2, then takes MC rows of a at a time, packed too, so that neither operand's
- * own strides reach the kernel.  K runs in steps of KC with c added to, which keeps the order of sums.
+ * matmul.c - see matmul.h.  Both operands are packed first, so that neither's own strides reach the kernel: b into
+ * the panels of kernel.h, a into rows of one length.
+ *
+ * Over the pool, a block of c (MS x NS) and KC of k are worked on by all members together: they pack the
+ * block's a and b, once each, into memory that they share (it lies in L3); then each takes pieces of c, a
+ * piece's rows of a staying in its L2.  Alone (a small product, a pool's task) b is packed NC columns at a
+ * time.  K runs in steps with c added to, which keeps the order of sums.
  */
 #include "common/math/matmul.h"
 #include "common/math/kernel.h"
@@ -10,19 +14,22 @@
 #include <string.h>
 
 enum {
-    KC = 384, /* a panel piece of 32 columns is 48 KiB: a stream out of L2 */
-    NC = 512, /* the packed piece of b is 768 KiB: with a's 190 KiB it fits an L2 of 1 MiB */
-    MC = 120, /* rows of a packed at a time; a multiple of 12 and of 6 rows of a tile */
-    ROW = KC > NC ? KC : NC,
+    KC = 528,  /* k of a step at most: a panel piece of 32 columns is 66 KiB, a stream out of L2 */
+    MC = 120,  /* rows of a piece, 255 KiB; a multiple of 12 and of 6 rows of a tile */
+    NC = 384,  /* columns packed at a time where one member is alone: 792 KiB */
+    MS = 1920, /* rows and columns of a shared block: 4 MiB each */
+    NS = 2048,
+    PIECE = 80 << 10, /* floats of a that stay in L2 */
+    ROW = NS,
     LDA = KC + 16, /* rows away from multiples of 4 KiB */
     TASK_MACS = 1 << 17,
     TILE = TY_KERNEL_MAX_MR * TY_KERNEL_MAX_NR,
 };
 
 typedef struct {
-    float *b;    /* [NC / nr][KC][nr] */
-    float *a;    /* [MC][LDA] */
-    float *row;  /* [max(KC, NC)] one widened row */
+    float *b;    /* [NC / nr][KC][nr]; shared: [NS / nr][KC][nr] */
+    float *a;    /* [MC][LDA]; shared: [MS][LDA] */
+    float *row;  /* [NS] one widened row, or a part of it */
     float *tile; /* what a kernel writes where a panel reaches past the block */
 } workspace;
 
@@ -129,10 +136,10 @@ static void copy_floats(float *dst, const float *src, int n) {
     for (; i < n; i++) dst[i] = src[i];
 }
 
-/* Row by row of what is stored, so that reading is a stream; the panels written lie in L2. */
-static void pack_b_kn(const ty_matmul *m, int64_t n0, int64_t n, int64_t k0, int64_t k, int nr,
-                      const workspace *ws) {
-    for (int64_t t = 0; t < k; t++) {
+/* Rows [t0, t1) of those k, row by row of what is stored: reading is a stream. */
+static void pack_b_kn(const ty_matmul *m, int64_t n0, int64_t n, int64_t k0, int64_t k, int64_t t0,
+                      int64_t t1, int nr, const workspace *ws) {
+    for (int64_t t = t0; t < t1; t++) {
         const float *x = b_row(m, k0 + t, n0, n, ws->row);
         float *out = ws->b + t * nr;
         int64_t p = 0;
@@ -153,7 +160,7 @@ static void pack_a(const ty_matmul *m, int64_t r0, int64_t rows, int64_t k0, int
         memcpy(out + r * LDA, m->a + (r0 + r) * m->lda + k0, (size_t)k * sizeof *out);
 }
 
-/* ---- one block ---- */
+/* ---- packed rows times packed panels ---- */
 
 /* A last panel that reaches past the block goes through the tile. */
 static void part_panel(const ty_kernels *kn, int rows, int64_t k, const float *a,
@@ -182,70 +189,142 @@ static void multiply(const ty_kernels *kn, const workspace *ws, int64_t rows, in
     }
 }
 
-static void block(const ty_matmul *m, int64_t r0, int64_t r1, int64_t c0, int64_t c1,
-                  const workspace *ws) {
+/* K in steps of nearly one length, multiples of what transpose() takes at once. */
+static int64_t step_of(int64_t K) {
+    int64_t steps = (K + KC - 1) / KC;
+    return steps > 1 ? ((K + steps - 1) / steps + 15) / 16 * 16 : KC;
+}
+
+/* ---- alone ---- */
+
+static void columns(const ty_matmul *m, int64_t c0, int64_t n, const workspace *ws) {
     const ty_kernels *kn = ty_kernels_get();
-    for (int64_t k0 = 0; k0 < m->K || k0 == 0; k0 += KC) {
-        int64_t k = least(KC, m->K - k0);
-        (m->b_stored_nk ? pack_b_nk : pack_b_kn)(m, c0, c1 - c0, k0, k, kn->nr, ws);
-        for (int64_t r = r0; r < r1; r += MC) {
-            int64_t rows = least(MC, r1 - r);
+    int64_t step = step_of(m->K);
+    for (int64_t k0 = 0; k0 < m->K || k0 == 0; k0 += step) {
+        int64_t k = least(step, m->K - k0);
+        if (m->b_stored_nk)
+            pack_b_nk(m, c0, n, k0, k, kn->nr, ws);
+        else
+            pack_b_kn(m, c0, n, k0, k, 0, k, kn->nr, ws);
+        for (int64_t r = 0; r < m->M; r += MC) {
+            int64_t rows = least(MC, m->M - r);
             pack_a(m, r, rows, k0, k, ws->a);
-            multiply(kn, ws, rows, c1 - c0, k, m->c + r * m->ldc + c0, m->ldc, m->add || k0 > 0);
+            multiply(kn, ws, rows, n, k, m->c + r * m->ldc + c0, m->ldc, m->add || k0 > 0);
         }
     }
 }
 
 void ty_matmul_serial(const ty_matmul *m, void *scratch) {
     workspace ws = place(scratch);
-    for (int64_t c = 0; c < m->N; c += NC) block(m, 0, m->M, c, least(c + NC, m->N), &ws);
+    for (int64_t c = 0; c < m->N; c += NC) columns(m, c, least(NC, m->N - c), &ws);
 }
 
 /* ---- over the pool ---- */
 
+enum { SHARED_B = KC * NS, SHARED_A = MS * LDA, OWN = ROW + TILE };
+
+/* A block: rows [r0, r0 + rows) and columns [c0, c0 + cols) of c, [k0, k0 + k) of k. */
 typedef struct {
     const ty_matmul *m;
-    uint8_t *scratch;
-    int64_t rows, cols; /* of a task */
-    int64_t n_col;
+    float *a, *b, *own; /* shared, shared, OWN floats of each member */
+    int64_t r0, rows, c0, cols, k0, k;
+    int64_t a_rows;       /* of a task that packs a */
+    int64_t b_run;        /* columns (stored [N, K]) or rows of k that a task packs of b */
+    int64_t n_b;          /* tasks that pack b, before those that pack a; 0: it is packed */
+    int64_t piece, group; /* rows and columns of a piece of c */
+    int64_t n_group;
 } job;
 
-static void task_block(void *ctx, int task, int member) {
-    const job *j = ctx;
-    workspace ws = place(j->scratch + (size_t)member * ty_matmul_scratch());
-    int64_t r = task / j->n_col * j->rows, c = task % j->n_col * j->cols;
-    block(j->m, r, least(r + j->rows, j->m->M), c, least(c + j->cols, j->m->N), &ws);
+static workspace shared(const job *j, int member) {
+    float *own = j->own + (int64_t)member * OWN;
+    return (workspace){j->b, j->a, own, own + ROW};
 }
 
-/* Cuts c into blocks of at most NC columns, enough of them to share out, and so that the least is packed:
- * each block packs its own rows of a and columns of b. */
-static int plan(job *j, int size) {
-    const ty_matmul *m = j->m;
-    int64_t want = size > 1 && m->M * m->N * m->K > TASK_MACS ? 4 * (int64_t)size : 1;
-    int64_t fewest = (m->N + NC - 1) / NC, most = least(want, (m->N + 127) / 128);
-    int64_t best_tasks = 0, best_packed = 0, best_col = fewest, best_row = 1;
-    for (int64_t n_col = fewest; n_col == fewest || n_col <= most; n_col++) {
-        int64_t n_row = least((want + n_col - 1) / n_col, (m->M + MC - 1) / MC);
-        int64_t tasks = least(n_col * n_row, want), packed = n_col * m->M + n_row * m->N;
-        if (tasks < best_tasks || (tasks == best_tasks && packed >= best_packed)) continue;
-        best_tasks = tasks, best_packed = packed, best_col = n_col, best_row = n_row;
+static void pack_task(void *ctx, int task, int member) {
+    const job *j = ctx;
+    const int nr = ty_kernels_get()->nr;
+    workspace ws = shared(j, member);
+    if (task >= j->n_b) {
+        int64_t r = (task - j->n_b) * j->a_rows;
+        pack_a(j->m, j->r0 + r, least(j->a_rows, j->rows - r), j->k0, j->k, ws.a + r * LDA);
+        return;
     }
-    j->cols = ((m->N + best_col - 1) / best_col + 31) / 32 * 32;
-    j->n_col = (m->N + j->cols - 1) / j->cols;
-    j->rows = (m->M + best_row - 1) / best_row;
-    return (int)(j->n_col * ((m->M + j->rows - 1) / j->rows));
+    int64_t at = task * j->b_run;
+    if (j->m->b_stored_nk) {
+        ws.b += at * j->k;
+        pack_b_nk(j->m, j->c0 + at, least(j->b_run, j->cols - at), j->k0, j->k, nr, &ws);
+    } else
+        pack_b_kn(j->m, j->c0, j->cols, j->k0, j->k, at, least(at + j->b_run, j->k), nr, &ws);
+}
+
+static void multiply_task(void *ctx, int task, int member) {
+    const job *j = ctx;
+    const ty_matmul *m = j->m;
+    workspace ws = shared(j, member);
+    int64_t r = task / j->n_group * j->piece, c = task % j->n_group * j->group;
+    ws.a += r * LDA;
+    ws.b += c * j->k;
+    multiply(ty_kernels_get(), &ws, least(j->piece, j->rows - r), least(j->group, j->cols - c),
+             j->k, m->c + (j->r0 + r) * m->ldc + j->c0 + c, m->ldc, m->add || j->k0 > 0);
+}
+
+/* Pieces of one size: as many rows as L2 holds, and columns so that there is enough to share out evenly. */
+static int cut(job *j, int size) {
+    const int nr = ty_kernels_get()->nr;
+    int64_t most_rows = PIECE / j->k > MC ? PIECE / j->k : MC;
+    int64_t n_row = (j->rows + most_rows - 1) / most_rows, most = (j->cols + 63) / 64, n_col = 1;
+    for (int64_t n = 1; n <= most; n++) {
+        if (n_row * n % size) continue;
+        n_col = n;
+        if (n_row * n >= 6 * size) break;
+    }
+    if (n_row * n_col % size) n_row += size - n_row % size;
+    j->piece = (j->rows + n_row - 1) / n_row;
+    j->group = ((j->cols + n_col - 1) / n_col + nr - 1) / nr * nr;
+    j->n_group = (j->cols + j->group - 1) / j->group;
+    return (int)(j->n_group * ((j->rows + j->piece - 1) / j->piece));
+}
+
+static void one_block(job *j, ty_pool *pool) {
+    int64_t b_all = j->m->b_stored_nk ? j->cols : j->k;
+    j->b_run = j->m->b_stored_nk ? TY_KERNEL_MAX_NR : 16;
+    j->n_b = j->r0 == 0 ? (b_all + j->b_run - 1) / j->b_run : 0;
+    j->a_rows = 48;
+    ty_pool_run(pool, (int)(j->n_b + (j->rows + j->a_rows - 1) / j->a_rows), pack_task, j);
+    ty_pool_run(pool, cut(j, ty_pool_size(pool)), multiply_task, j);
+}
+
+static ty_status no_memory(size_t bytes, ty_err *err) {
+    return ty_fail(err, TY_ENOMEM, "matrix product: no memory for %zu bytes", bytes);
+}
+
+static ty_status alone(const ty_matmul *m, ty_pool *pool, ty_err *err) {
+    size_t bytes = (ty_matmul_scratch() + 63) / 64 * 64;
+    void *scratch =
+        pool ? ty_pool_scratch(pool, TY_POOL_SCRATCH_MEMBERS, bytes) : aligned_alloc(64, bytes);
+    if (!scratch) return no_memory(bytes, err);
+    ty_matmul_serial(m, scratch);
+    if (!pool) free(scratch);
+    return TY_OK;
 }
 
 ty_status ty_matmul_run(const ty_matmul *m, ty_pool *pool, ty_err *err) {
+    int size = ty_pool_size(pool);
     if (m->M <= 0 || m->N <= 0) return TY_OK;
-    job j = {.m = m};
-    int n = plan(&j, ty_pool_size(pool));
-    size_t bytes = ty_matmul_scratch() * (size_t)ty_pool_size(pool);
-    j.scratch = pool ? ty_pool_scratch(pool, TY_POOL_SCRATCH_MEMBERS, bytes)
-                     : aligned_alloc(64, (bytes + 63) / 64 * 64);
-    if (!j.scratch)
-        return ty_fail(err, TY_ENOMEM, "matrix product: no memory for %zu bytes", bytes);
-    ty_pool_run(pool, n, task_block, &j);
-    if (!pool) free(j.scratch);
+    if (size == 1 || m->M * m->N * m->K <= TASK_MACS) return alone(m, pool, err);
+    size_t bytes = (SHARED_A + SHARED_B + (size_t)size * OWN) * sizeof(float);
+    job j = {.m = m, .a = ty_pool_scratch(pool, TY_POOL_SCRATCH_MEMBERS, bytes)};
+    if (!j.a) return no_memory(bytes, err);
+    j.b = j.a + SHARED_A;
+    j.own = j.b + SHARED_B;
+    int64_t step = step_of(m->K);
+    for (j.c0 = 0; j.c0 < m->N; j.c0 += NS)
+        for (j.k0 = 0; j.k0 < m->K || j.k0 == 0; j.k0 += step)
+            for (j.r0 = 0; j.r0 < m->M; j.r0 += MS) {
+                j.cols = least(NS, m->N - j.c0);
+                j.k = least(step, m->K - j.k0);
+                j.rows = least(MS, m->M - j.r0);
+                one_block(&j, pool);
+            }
     return TY_OK;
 }

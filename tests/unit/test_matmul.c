@@ -75,8 +75,10 @@ static void check(int64_t M, int64_t N, int64_t K, bool a_km, bool b_nk, ty_dtyp
 
 static void product_equals_the_plain_loop(void **s) {
     (void)s;
-    static const int64_t sizes[][3] = {{1, 1, 1},    {2, 33, 5},     {13, 31, 257}, {121, 40, 300},
-                                       {5, 600, 64}, {130, 97, 513}, {257, 520, 31}};
+    static const int64_t sizes[][3] = {{1, 1, 1},      {2, 33, 5},     {13, 31, 257},
+                                       {121, 40, 300}, {5, 600, 64},   {130, 97, 513},
+                                       {257, 520, 31}, /* and past a block: */
+                                       {1930, 33, 70}, {24, 2100, 70}, {25, 70, 1100}};
     ty_pool *pool = NULL;
     assert_int_equal(ty_pool_create(&pool, 3, NULL), TY_OK);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
