@@ -120,10 +120,12 @@ static void through_softmax(const job *j, const frame *f, int64_t rows, int64_t 
     for (int64_t i = 0; i < rows; i++) {
         const float *p = f->s + i * f->n_kv;
         float *d = f->ds + i * f->n_kv, lane[LANES] = {0}, sum = 0;
-        for (int64_t c = 0; c < n; c += LANES)
-            for (int l = 0; l < LANES && c + l < n; l++) lane[l] += p[c + l] * d[c + l];
+        int64_t c = 0;
+        for (; c + LANES <= n; c += LANES)
+            for (int l = 0; l < LANES; l++) lane[l] += p[c + l] * d[c + l];
+        for (int l = 0; c < n; c++, l++) lane[l] += p[c] * d[c];
         for (int l = 0; l < LANES; l++) sum += lane[l];
-        for (int64_t c = 0; c < n; c++) d[c] = j->a->scale * p[c] * (d[c] - sum);
+        for (c = 0; c < n; c++) d[c] = j->a->scale * p[c] * (d[c] - sum);
     }
 }
 

@@ -78,12 +78,18 @@ static void norm_row(const job *j, int64_t r, bool centre) {
     const float *x = j->x + r * n, *dy = j->dy + r * n, *w = j->w;
     float *dx = j->dx + r * n, mean = j->mean[r], inv = j->inv[r];
     float g_sum[LANES] = {0}, gx_sum[LANES] = {0};
-    for (int64_t i = 0; i < n; i += LANES)
-        for (int l = 0; l < LANES && i + l < n; l++) {
+    int64_t full = n / LANES * LANES;
+    for (int64_t i = 0; i < full; i += LANES)
+        for (int l = 0; l < LANES; l++) {
             float g = dy[i + l] * w[i + l];
             g_sum[l] += g;
             gx_sum[l] += g * ((x[i + l] - mean) * inv);
         }
+    for (int64_t i = full; i < n; i++) {
+        float g = dy[i] * w[i];
+        g_sum[i - full] += g;
+        gx_sum[i - full] += g * ((x[i] - mean) * inv);
+    }
     float shift = centre ? fold(g_sum) / (float)n : 0, slope = fold(gx_sum) / (float)n;
     for (int64_t i = 0; i < n; i++) {
         float v = inv * (dy[i] * w[i] - shift - (x[i] - mean) * inv * slope);

@@ -150,6 +150,21 @@ static void pack_b_kn(const ty_matmul *m, int64_t n0, int64_t n, int64_t k0, int
     }
 }
 
+/* Rows of a as the kernel takes them. */
+typedef struct {
+    const float *x;
+    int64_t ld;
+} rows_of_a;
+
+/* A row of a is a row for the kernel, unless the rows' distance sends them all to a few lines of L1. */
+static bool a_in_place(const ty_matmul *m) {
+    return !m->a_stored_km && m->lda % 512 != 0;
+}
+
+static rows_of_a in_place(const ty_matmul *m, int64_t r0, int64_t k0) {
+    return (rows_of_a){m->a + r0 * m->lda + k0, m->lda};
+}
+
 static void pack_a(const ty_matmul *m, int64_t r0, int64_t rows, int64_t k0, int64_t k,
                    float *out) {
     if (m->a_stored_km) {
@@ -163,28 +178,27 @@ static void pack_a(const ty_matmul *m, int64_t r0, int64_t rows, int64_t k0, int
 /* ---- packed rows times packed panels ---- */
 
 /* A last panel that reaches past the block goes through the tile. */
-static void part_panel(const ty_kernels *kn, int rows, int64_t k, const float *a,
-                       const float *panel, float *c, int64_t ldc, int64_t cols, bool add,
-                       float *tile) {
+static void part_panel(const ty_kernels *kn, int rows, int64_t k, rows_of_a a, const float *panel,
+                       float *c, int64_t ldc, int64_t cols, bool add, float *tile) {
     for (int i = 0; i < rows && add; i++)
         memcpy(tile + i * kn->nr, c + i * ldc, (size_t)cols * sizeof *c);
-    kn->gemm_f32(rows, k, a, LDA, panel, k * kn->nr, 1, tile, kn->nr, add);
+    kn->gemm_f32(rows, k, a.x, a.ld, panel, k * kn->nr, 1, tile, kn->nr, add);
     for (int i = 0; i < rows; i++) memcpy(c + i * ldc, tile + i * kn->nr, (size_t)cols * sizeof *c);
 }
 
-static void multiply(const ty_kernels *kn, const workspace *ws, int64_t rows, int64_t n, int64_t k,
-                     float *c, int64_t ldc, bool add) {
+static void multiply(const ty_kernels *kn, const workspace *ws, rows_of_a a, int64_t rows,
+                     int64_t n, int64_t k, float *c, int64_t ldc, bool add) {
     for (int64_t p = 0; p < n; p += kn->nr) {
         const float *panel = ws->b + p * k;
         int64_t cols = least(kn->nr, n - p);
         for (int64_t r = 0; r < rows; r += kn->mr) {
             int some = (int)least(kn->mr, rows - r);
-            const float *a = ws->a + r * LDA;
+            rows_of_a some_a = {a.x + r * a.ld, a.ld};
             float *out = c + r * ldc + p;
             if (cols == kn->nr)
-                kn->gemm_f32(some, k, a, LDA, panel, k * kn->nr, 1, out, ldc, add);
+                kn->gemm_f32(some, k, some_a.x, a.ld, panel, k * kn->nr, 1, out, ldc, add);
             else
-                part_panel(kn, some, k, a, panel, out, ldc, cols, add, ws->tile);
+                part_panel(kn, some, k, some_a, panel, out, ldc, cols, add, ws->tile);
         }
     }
 }
@@ -208,8 +222,12 @@ static void columns(const ty_matmul *m, int64_t c0, int64_t n, const workspace *
             pack_b_kn(m, c0, n, k0, k, 0, k, kn->nr, ws);
         for (int64_t r = 0; r < m->M; r += MC) {
             int64_t rows = least(MC, m->M - r);
-            pack_a(m, r, rows, k0, k, ws->a);
-            multiply(kn, ws, rows, n, k, m->c + r * m->ldc + c0, m->ldc, m->add || k0 > 0);
+            rows_of_a a = {ws->a, LDA};
+            if (a_in_place(m))
+                a = in_place(m, r, k0);
+            else
+                pack_a(m, r, rows, k0, k, ws->a);
+            multiply(kn, ws, a, rows, n, k, m->c + r * m->ldc + c0, m->ldc, m->add || k0 > 0);
         }
     }
 }
@@ -262,9 +280,10 @@ static void multiply_task(void *ctx, int task, int member) {
     const ty_matmul *m = j->m;
     workspace ws = shared(j, member);
     int64_t r = task / j->n_group * j->piece, c = task % j->n_group * j->group;
-    ws.a += r * LDA;
+    rows_of_a a = {ws.a + r * LDA, LDA};
+    if (a_in_place(m)) a = in_place(m, j->r0 + r, j->k0);
     ws.b += c * j->k;
-    multiply(ty_kernels_get(), &ws, least(j->piece, j->rows - r), least(j->group, j->cols - c),
+    multiply(ty_kernels_get(), &ws, a, least(j->piece, j->rows - r), least(j->group, j->cols - c),
              j->k, m->c + (j->r0 + r) * m->ldc + j->c0 + c, m->ldc, m->add || j->k0 > 0);
 }
 
@@ -290,7 +309,8 @@ static void one_block(job *j, ty_pool *pool) {
     j->b_run = j->m->b_stored_nk ? TY_KERNEL_MAX_NR : 16;
     j->n_b = j->r0 == 0 ? (b_all + j->b_run - 1) / j->b_run : 0;
     j->a_rows = 48;
-    ty_pool_run(pool, (int)(j->n_b + (j->rows + j->a_rows - 1) / j->a_rows), pack_task, j);
+    int64_t n_a = a_in_place(j->m) ? 0 : (j->rows + j->a_rows - 1) / j->a_rows;
+    ty_pool_run(pool, (int)(j->n_b + n_a), pack_task, j);
     ty_pool_run(pool, cut(j, ty_pool_size(pool)), multiply_task, j);
 }
 
