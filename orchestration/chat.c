@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 typedef struct {
-    const char *pipeline, *system, *compute, *kv;
+    const char *pipeline, *adapter, *system, *compute, *kv;
     int threads, context;
     ask_options ask;
 } chat_options;
@@ -190,6 +190,7 @@ static void read_lines(chat *c) {
 static ty_status converse(chat *c, ty_err *err) {
     const chat_options *o = c->opt;
     local_options lo = {.dir = o->pipeline,
+                        .adapter = o->adapter,
                         .compute = (ty_compute)ty_compute_parse(o->compute),
                         .kv = strcmp(o->kv, "f16") == 0 ? TY_F16 : TY_F32,
                         .threads = o->threads,
@@ -210,6 +211,7 @@ static ty_status converse(chat *c, ty_err *err) {
 static chat_options opt;
 static const ty_option table[] = {
     TY_OPT_STR("pipeline", "TYTO_PIPELINE", opt.pipeline, NULL, "DIR", "made by `tyto import`"),
+    TY_OPT_STR("adapter", NULL, opt.adapter, NULL, "DIR", "a LoRA adapter (PEFT's layout) to use"),
     TY_OPT_STR("system", NULL, opt.system, NULL, "TEXT", "system message (replaces the preamble)"),
     ASK_OPTIONS(opt.ask),
     TY_OPT_INT("threads", "TYTO_THREADS", opt.threads, 0, 0, 1024, "0 = one per core"),

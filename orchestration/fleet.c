@@ -1,6 +1,8 @@
 /* fleet.c - see fleet.h. */
 #include "orchestration/fleet.h"
 
+#include "common/model/adapter.h"
+
 #include <errno.h>
 #include <libgen.h>
 #include <netdb.h>
@@ -52,6 +54,33 @@ ty_status fleet_bin_dir(char out[STATE_PATH], ty_err *err) {
     return TY_OK;
 }
 
+/* The index of the pipeline that the option is for. */
+static ty_status adapter_pipeline(const fleet *f, const ty_adapter_option *o, int *index,
+                                  ty_err *err) {
+    for (*index = 0; *index < f->n_pipeline; ++*index)
+        if (ty_adapter_option_is_for(o, f->pipeline[*index].name, f->n_pipeline)) return TY_OK;
+    return *o->model
+               ? ty_fail(err, TY_ENOTFOUND, "--adapter %s+%s: no pipeline is called %s", o->model,
+                         o->name, o->model)
+               : ty_fail(err, TY_EINVAL,
+                         "--adapter %s: there are several pipelines; say which as in %s+%s=DIR",
+                         o->name, f->pipeline[0].name, o->name);
+}
+
+static ty_status check_adapters(const fleet *f, ty_err *err) {
+    ty_status st = TY_OK;
+    for (int i = 0; i < f->n_adapter && st == TY_OK; i++) {
+        ty_adapter_option o;
+        ty_adapter *a = NULL;
+        int at = 0;
+        st = ty_adapter_option_parse(&o, f->adapter[i], err);
+        if (st == TY_OK) st = adapter_pipeline(f, &o, &at, err);
+        if (st == TY_OK) st = ty_adapter_open(&a, o.dir, err);
+        ty_adapter_close(&a);
+    }
+    return st;
+}
+
 ty_status fleet_load(fleet *f, ty_err *err) {
     ty_status st = fleet_bin_dir(f->bin_dir, err);
     if (st != TY_OK) return st;
@@ -67,7 +96,16 @@ ty_status fleet_load(fleet *f, ty_err *err) {
                                "must be unique: rename one",
                                f->pipeline_dir[k], f->pipeline_dir[i], f->pipeline[i].name);
     }
-    return TY_OK;
+    return check_adapters(f, err);
+}
+
+void fleet_adapter_model(const fleet *f, int i, char *out, size_t size) {
+    ty_adapter_option o;
+    int at = 0;
+    *out = '\0';
+    if (ty_adapter_option_parse(&o, f->adapter[i], NULL) == TY_OK &&
+        adapter_pipeline(f, &o, &at, NULL) == TY_OK)
+        snprintf(out, size, "%s+%s", f->pipeline[at].name, o.name);
 }
 
 void fleet_clear(fleet *f) {
@@ -214,6 +252,8 @@ static ty_status add_gateway(const fleet *f, int index, supervisor *s, ty_err *e
     if (st == TY_OK && fleet_sharers(f, at) > 1) st = supervisor_arg(&c, "--share-port", err);
     for (int i = 0; i < f->n_pipeline && st == TY_OK; i++)
         st = add_option(&c, "--pipeline", f->pipeline_dir[i], err);
+    for (int i = 0; i < f->n_adapter && st == TY_OK; i++)
+        st = add_option(&c, "--adapter", f->adapter[i], err);
     if (st == TY_OK) st = add_option(&c, "--timeout-s", f->timeout, err);
     if (st == TY_OK) st = add_option(&c, "--drain-s", f->drain, err);
     if (st == TY_OK) st = add_option(&c, "--api-key-file", f->api_key_file, err);
@@ -261,6 +301,21 @@ static void name_pipelines(const fleet *f, int p, ty_stage_kind k, char *out, si
             at += (size_t)snprintf(out + at, size - at, "%s%s", at ? "," : "", f->pipeline[i].name);
 }
 
+/* The adapters of all pipelines that have pipeline p's decoder. */
+static ty_status add_adapters(const fleet *f, int p, supervisor_child *c, ty_err *err) {
+    ty_status st = TY_OK;
+    for (int i = 0; i < f->n_adapter && st == TY_OK; i++) {
+        ty_adapter_option o;
+        int at = 0;
+        st = ty_adapter_option_parse(&o, f->adapter[i], err);
+        if (st == TY_OK) st = adapter_pipeline(f, &o, &at, err);
+        if (st != TY_OK || !same_stage(&f->pipeline[p], &f->pipeline[at], TY_STAGE_DECODER))
+            continue;
+        st = add_option(c, "--adapter", f->adapter[i], err);
+    }
+    return st;
+}
+
 static ty_status add_worker(const fleet *f, int at, ty_stage_kind k, int index, supervisor *s,
                             ty_err *err) {
     supervisor_child c;
@@ -274,6 +329,7 @@ static ty_status add_worker(const fleet *f, int at, ty_stage_kind k, int index, 
     if (st == TY_OK) st = add_option(&c, "--pipeline", p->name, err);
     if (st == TY_OK) st = add_option(&c, "--drain-s", f->drain, err);
     if (st == TY_OK) st = add_run_options(f, k, &c, err);
+    if (st == TY_OK && k == TY_STAGE_DECODER) st = add_adapters(f, at, &c, err);
     if (st == TY_OK) st = add_option(&c, "--log-level", f->log_level, err);
     if (st == TY_OK) st = supervisor_add(s, &c, err);
     supervisor_child_clear(&c);

@@ -21,6 +21,8 @@ typedef struct {
     const char *pipeline_dir[FLEET_PIPELINES_MAX];
     ty_pipeline *pipeline; /* [n_pipeline], loaded by fleet_load */
     int n_pipeline;
+    const char *const *adapter; /* [n_adapter] "[MODEL+]NAME=DIR"; gateways and decoders get them */
+    int n_adapter;
     int workers[TY_STAGE_COUNT]; /* of each stage file */
     int gateways, brokers;
     fleet_address address[FLEET_GATEWAYS_MAX]; /* gateway i listens on address i % n_address */
@@ -41,9 +43,11 @@ typedef struct {
 ty_status fleet_bin_dir(char out[STATE_PATH], ty_err *err);
 /* "HOST:PORT" or "[HOST]:PORT", several with commas.  Fails: TY_EINVAL. */
 ty_status fleet_parse_listen(fleet *f, const char *listen, ty_err *err);
-/* Loads the pipelines (names must differ) and finds the programs beside our own.  fleet_clear it. */
+/* Loads the pipelines (names must differ), checks that each adapter is one and has a pipeline, and finds the programs beside our own.  fleet_clear it. */
 ty_status fleet_load(fleet *f, ty_err *err);
 void fleet_clear(fleet *f);
+/* "MODEL+NAME" of adapter i, after fleet_load. */
+void fleet_adapter_model(const fleet *f, int i, char *out, size_t size);
 /* Are the gateways' ports free?  TY_EIO names who is taken and the remedy. */
 ty_status fleet_check_ports(const fleet *f, ty_err *err);
 /* Chooses the brokers' endpoints (sockets in run_dir, or free loopback ports). */

@@ -27,7 +27,12 @@ struct local_pipeline {
 };
 
 static ty_status load_decoder(local_pipeline *p, const local_options *opt, ty_err *err) {
-    decoder_options d = {.run = p->run, .kv = opt->kv, .context = opt->context};
+    decoder_adapter adapter = {"adapter", opt->adapter};
+    decoder_options d = {.run = p->run,
+                         .kv = opt->kv,
+                         .context = opt->context,
+                         .adapters = &adapter,
+                         .n_adapters = opt->adapter != NULL};
     if (!p->files.path[TY_STAGE_DECODER][0])
         return ty_fail(err, TY_EFORMAT, "%s: pipeline.json names no decoder", opt->dir);
     return decoder_create(&p->dec, p->files.path[TY_STAGE_DECODER], &d, err);
@@ -261,6 +266,8 @@ ty_status local_ask(local_pipeline *p, const ty_chat_request *r, const local_pic
                 .t = t,
                 .err = err};
     decoder_request dr = {.request = r,
+                          .adapter =
+                              decoder_adapters(p->dec) ? decoder_adapter_id(p->dec, 0) : NULL,
                           .visual = pictures->tokens,
                           .n_visual = pictures->n,
                           .visual_rows = pictures->rows,

@@ -12,7 +12,8 @@
 #include <signal.h>
 
 typedef struct {
-    const char *dir; /* pipeline directory */
+    const char *dir;     /* pipeline directory */
+    const char *adapter; /* directory of a LoRA adapter that every answer has; NULL: none */
     ty_compute compute;
     ty_dtype kv;          /* TY_F32, TY_F16 */
     int threads, context; /* 0 = one per core; the model's own */

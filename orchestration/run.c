@@ -14,7 +14,7 @@
 #include <string.h>
 
 typedef struct {
-    const char *pipeline, *prompt, *raw, *system, *compute, *kv;
+    const char *pipeline, *adapter, *prompt, *raw, *system, *compute, *kv;
     ty_option_list image, video;
     int threads, context;
     ask_options ask;
@@ -87,6 +87,7 @@ static int print_json(const char *model, const local_timings *t, const local_ans
 
 static ty_status load(local_pipeline **p, const run_options *o, local_timings *t, ty_err *err) {
     local_options lo = {.dir = o->pipeline,
+                        .adapter = o->adapter,
                         .compute = (ty_compute)ty_compute_parse(o->compute),
                         .kv = strcmp(o->kv, "f16") == 0 ? TY_F16 : TY_F32,
                         .threads = o->threads,
@@ -130,6 +131,7 @@ static ty_status answer(const run_options *o, const json_t *json, ty_err *err) {
 static run_options opt;
 static const ty_option table[] = {
     TY_OPT_STR("pipeline", "TYTO_PIPELINE", opt.pipeline, NULL, "DIR", "made by `tyto import`"),
+    TY_OPT_STR("adapter", NULL, opt.adapter, NULL, "DIR", "a LoRA adapter (PEFT's layout) to use"),
     TY_OPT_LIST("image", opt.image, "FILE", "JPEG, PNG or WebP; may repeat; \"-\" is stdin"),
     TY_OPT_LIST("video", opt.video, "FILE",
                 "GIF, animated WebP, AVI, MP4 or Matroska, after the pictures; may repeat"),

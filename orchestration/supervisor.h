@@ -13,7 +13,7 @@
 
 #include <stdbool.h>
 
-enum { SUPERVISOR_ARGS_MAX = 48, SUPERVISOR_PROBE_TEXT = 256 };
+enum { SUPERVISOR_ARGS_MAX = 256, SUPERVISOR_PROBE_TEXT = 256 };
 
 typedef struct {
     char name[64]; /* "vit.0": unique, names the log */

@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 typedef struct {
-    ty_option_list pipeline;
+    ty_option_list pipeline, adapter;
     const char *listen, *state, *transport, *threads, *compute, *kv, *context, *kv_mib, *batch,
         *max_rows;
     const char *api_key_file, *log_level, *on_ready, *timeout;
@@ -69,6 +69,11 @@ static void print_ready(const up *u) {
         fleet_url(&u->f, i, url, sizeof(url));
         printf("ready: %s/v1  models:", url);
         for (int p = 0; p < u->f.n_pipeline; p++) printf(" %s", u->f.pipeline[p].name);
+        for (int a = 0; a < u->f.n_adapter; a++) {
+            char name[sizeof(((ty_pipeline *)NULL)->name)];
+            fleet_adapter_model(&u->f, a, name, sizeof(name));
+            printf(" %s", name);
+        }
         putchar('\n');
     }
     printf("state: %s  (tyto status --state %s; logs in %s/log)\n", u->state.dir, u->state.dir,
@@ -128,6 +133,8 @@ static ty_status supervise(up *u, ty_err *err) {
 static void take_options(fleet *f, const up_options *o) {
     f->n_pipeline = o->pipeline.n;
     for (int i = 0; i < o->pipeline.n; i++) f->pipeline_dir[i] = o->pipeline.item[i];
+    f->adapter = o->adapter.item;
+    f->n_adapter = o->adapter.n;
     memcpy(f->workers, o->workers, sizeof(f->workers));
     f->gateways = o->gateways;
     f->brokers = o->brokers;
@@ -232,6 +239,10 @@ static const ty_option table[] = {
     TY_OPT_LIST_VAR(
         "pipeline", "TYTO_PIPELINES", opt.pipeline, "DIR",
         "a pipeline made by `tyto import`; may repeat (the same stage files share processes)"),
+    TY_OPT_LIST_VAR("adapter", "TYTO_ADAPTERS", opt.adapter, "[MODEL+]NAME=DIR",
+                    "a LoRA adapter (PEFT's layout) that requests may ask for, as model "
+                    "MODEL+NAME; MODEL, a pipeline's name, may be left out when there is one; "
+                    "may repeat"),
     TY_OPT_STR("listen", "TYTO_LISTEN", opt.listen, "127.0.0.1:8080", "HOST:PORT[,...]",
                "address of the API; with several, each gateway takes its own in turn"),
     TY_OPT_STR("state", "TYTO_STATE", opt.state, NULL, "DIR",
@@ -310,7 +321,8 @@ int cmd_up(int argc, char **argv) {
     if (u.f.n_address > opt.gateways)
         return usage_error("--listen names more addresses than there are gateways: give --gateway");
     take_options(&u.f, &opt);
-    signal(SIGPIPE, SIG_IGN); /* hiredis writes to servers that may be gone */
+    (void)unsetenv("TYTO_ADAPTERS"); /* each process gets those that are for it */
+    signal(SIGPIPE, SIG_IGN);        /* hiredis writes to servers that may be gone */
     ty_log_init("tyto", TY_LOG_WARN);
     return opt.detach ? detach(&u) : run_and_report(&u);
 }

@@ -9,13 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 static const char PREFIX[] = "base_model.model.";
 
 /* ---- adapter_config.json ---- */
 
 static ty_status refuse_other_forms(const char *path, const json_t *o, ty_err *err) {
-    static const char *const OTHER[] = {"use_dora", "use_rslora", "fan_in_fan_out"};
+    static const char *const OTHER[] = {"use_dora", "use_rslora", "fan_in_fan_out"},
+                             *const PATTERNS[] = {"rank_pattern", "alpha_pattern"};
     const char *type = json_string_value(json_object_get(o, "peft_type"));
     const char *bias = json_string_value(json_object_get(o, "bias"));
     if (type && strcmp(type, "LORA") != 0)
@@ -25,6 +27,9 @@ static ty_status refuse_other_forms(const char *path, const json_t *o, ty_err *e
     for (size_t i = 0; i < sizeof OTHER / sizeof *OTHER; i++)
         if (json_is_true(json_object_get(o, OTHER[i])))
             return ty_fail(err, TY_EUNSUPPORTED, "%s: %s is not supported", path, OTHER[i]);
+    for (size_t i = 0; i < sizeof PATTERNS / sizeof *PATTERNS; i++)
+        if (json_object_size(json_object_get(o, PATTERNS[i])) > 0)
+            return ty_fail(err, TY_EUNSUPPORTED, "%s: %s is not supported", path, PATTERNS[i]);
     if (json_array_size(json_object_get(o, "modules_to_save")) > 0)
         return ty_fail(err, TY_EUNSUPPORTED, "%s: modules_to_save is not supported", path);
     return TY_OK;
@@ -169,7 +174,14 @@ static ty_status read_tensors(ty_adapter *a, ty_err *err) {
         if (!a->pair[i].a || !a->pair[i].b)
             st = ty_fail(err, TY_EFORMAT, "%s: %s has no lora_%c", a->dir, a->pair[i].module,
                          a->pair[i].a ? 'B' : 'A');
+        else if (a->pair[i].rank != a->rank)
+            st = ty_fail(err, TY_ESHAPE, "%s: %s has rank %lld, adapter_config.json says %d",
+                         a->dir, a->pair[i].module, (long long)a->pair[i].rank, a->rank);
     return st;
+}
+
+static int by_module(const void *a, const void *b) {
+    return strcmp(((const ty_adapter_pair *)a)->module, ((const ty_adapter_pair *)b)->module);
 }
 
 ty_status ty_adapter_open(ty_adapter **out, const char *dir, ty_err *err) {
@@ -181,6 +193,7 @@ ty_status ty_adapter_open(ty_adapter **out, const char *dir, ty_err *err) {
         st = ty_fail(err, TY_EINVAL, "%.200s: path is too long", dir);
     if (st == TY_OK) st = read_config(a, err);
     if (st == TY_OK) st = read_tensors(a, err);
+    if (st == TY_OK) qsort(a->pair, (size_t)a->n, sizeof *a->pair, by_module);
     if (st != TY_OK) ty_adapter_close(&a);
     *out = a;
     return st;
@@ -217,6 +230,46 @@ ty_status ty_adapter_merge(const ty_adapter *a, const ty_adapter_pair *p, float 
     ty_status st = ty_matmul_run(&m, NULL, err);
     free(scaled);
     return st;
+}
+
+void ty_adapter_identity(const ty_adapter *a, char out[TY_MODEL_ID_SIZE]) {
+    double scale = a->alpha / a->rank;
+    XXH128_hash_t h = XXH3_128bits(&scale, sizeof scale);
+    for (int i = 0; i < a->n; i++) {
+        const ty_adapter_pair *p = &a->pair[i];
+        XXH128_hash_t part[4] = {h, XXH3_128bits(p->module, strlen(p->module)),
+                                 XXH3_128bits(p->a, (size_t)(p->rank * p->in) * sizeof *p->a),
+                                 XXH3_128bits(p->b, (size_t)(p->out * p->rank) * sizeof *p->b)};
+        h = XXH3_128bits(part, sizeof part);
+    }
+    snprintf(out, TY_MODEL_ID_SIZE, "%016llx%016llx", (unsigned long long)h.high64,
+             (unsigned long long)h.low64);
+}
+
+/* ---- as an option ---- */
+
+ty_status ty_adapter_option_parse(ty_adapter_option *o, const char *text, ty_err *err) {
+    static const char LETTERS[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    const char *equals = strchr(text, '='), *name = text;
+    *o = (ty_adapter_option){.dir = equals ? equals + 1 : ""};
+    for (const char *p = text; p < equals; p++)
+        if (*p == '+') name = p + 1;
+    size_t n = equals ? (size_t)(equals - name) : 0;
+    size_t n_model = name > text ? (size_t)(name - text) - 1 : 0;
+    if (n == 0 || n >= sizeof o->name || strspn(name, LETTERS) < n || !*o->dir ||
+        (name > text && n_model == 0) || n_model >= sizeof o->model)
+        return ty_fail(err, TY_EINVAL,
+                       "--adapter %.200s: want NAME=DIR or MODEL+NAME=DIR, NAME of at most %d "
+                       "letters, digits, '.', '-' and '_'",
+                       text, TY_ADAPTER_NAME - 1);
+    memcpy(o->name, name, n);
+    memcpy(o->model, text, n_model);
+    return TY_OK;
+}
+
+bool ty_adapter_option_is_for(const ty_adapter_option *o, const char *model, int n_models) {
+    return *o->model ? strcmp(o->model, model) == 0 : n_models == 1;
 }
 
 void ty_adapter_close(ty_adapter **out) {

@@ -2,6 +2,7 @@
 #include "common/model/pipeline.h"
 
 #include "common/base/file.h"
+#include "common/model/adapter.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -157,6 +158,20 @@ ty_status ty_pipeline_save(const ty_pipeline *p, const char *dir, ty_err *err) {
 
 bool ty_pipeline_sees_videos(const ty_pipeline *p) {
     return ty_pipeline_has_vision(p) && strcmp(p->family, "mplug_owl_v1_video") == 0;
+}
+
+ty_status ty_pipeline_adapt(ty_pipeline *p, const ty_adapter_option *o, ty_err *err) {
+    ty_adapter *a = NULL;
+    size_t n = strlen(p->name);
+    if (n + strlen(o->name) + 2 > sizeof(p->name))
+        return ty_fail(err, TY_EINVAL, "%.200s+%s: the name is too long", p->name, o->name);
+    ty_status st = ty_adapter_open(&a, o->dir, err);
+    if (st != TY_OK) return st;
+    ty_adapter_identity(a, p->adapter_id);
+    ty_adapter_close(&a);
+    snprintf(p->adapter, sizeof(p->adapter), "%s", o->name);
+    snprintf(p->name + n, sizeof(p->name) - n, "+%s", o->name);
+    return TY_OK;
 }
 
 bool ty_pipeline_has_vision(const ty_pipeline *p) {

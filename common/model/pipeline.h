@@ -29,6 +29,8 @@ typedef struct {
     char family[64];                             /* "mplug_owl_v1" */
     char path[TY_STAGE_COUNT][TY_PIPELINE_PATH]; /* "" = the pipeline has no such stage */
     char model_id[TY_STAGE_COUNT][TY_MODEL_ID_SIZE];
+    /* With an adapter: its name and identity, and `name` is "BASE+ADAPTER".  Else "". */
+    char adapter[64], adapter_id[TY_MODEL_ID_SIZE];
 } ty_pipeline;
 
 /* Reads and checks pipeline.json and opens each stage file for its identity.  Fails: TY_ENOTFOUND (names the
@@ -36,6 +38,10 @@ typedef struct {
 ty_status ty_pipeline_load(ty_pipeline *p, const char *dir, ty_err *err);
 /* Writes pipeline.json atomically into dir for the stages whose path (relative) is not "". */
 ty_status ty_pipeline_save(const ty_pipeline *p, const char *dir, ty_err *err);
+/* Makes it the pipeline whose decoder applies the adapter in o->dir (common/model/adapter.h).  Fails: as
+ * ty_adapter_open. */
+struct ty_adapter_option;
+ty_status ty_pipeline_adapt(ty_pipeline *p, const struct ty_adapter_option *o, ty_err *err);
 bool ty_pipeline_has_vision(const ty_pipeline *p);
 bool ty_pipeline_sees_videos(const ty_pipeline *p); /* by its family */
 

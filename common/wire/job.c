@@ -112,7 +112,8 @@ static Tyto__Timing *make_timing(const ty_job *j) {
     if (!t) return NULL;
     if (ty_pb_set_str(&t->stage, j->w->stage->name) != TY_OK ||
         ty_pb_set_str(&t->worker, j->w->contract->worker) != TY_OK ||
-        ty_pb_set_str(&t->arithmetic, j->w->contract->arithmetic) != TY_OK) {
+        ty_pb_set_str(&t->arithmetic, j->w->contract->arithmetic) != TY_OK ||
+        ty_pb_set_str(&t->adapter, j->decode.adapter) != TY_OK) {
         tyto__timing__free_unpacked(t, NULL);
         return NULL;
     }

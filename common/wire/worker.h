@@ -34,6 +34,7 @@ void ty_job_set_flops(ty_job *j, double flops);
 typedef struct {
     uint64_t queue_us, prefill_us, decode_us;
     uint32_t batch, cached_tokens, prefill_tokens; /* as in Timing */
+    const char *adapter; /* its name, NULL = none; must live as long as the job */
 } ty_decode_timing;
 void ty_job_set_decode_timing(ty_job *j, const ty_decode_timing *t);
 /* Streaming: sends a chunk now (taken over; malloc'ed like all protobuf-c messages here). */
@@ -75,6 +76,8 @@ typedef struct {
     int drain_ms;                      /* after SIGTERM, for what is being computed; 0 = 30000 */
     Tyto__TensorSpec **takes, **gives; /* borrowed */
     int n_takes, n_gives;
+    const char *const *adapters; /* identities of the adapters that a task may name (Hop.adapter) */
+    int n_adapters;
     const char *cpu, *kernels; /* of this machine, for people; NULL = not said */
     /* What the output depends on beside model and input (Hello.arithmetic); NULL = not said: nothing made of
      * it is cached. */

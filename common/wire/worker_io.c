@@ -80,6 +80,11 @@ static ty_status fill_hello(ty_worker *w, ty_worker_link *l, Tyto__Hello *h) {
         st = append_spec(c->takes[i], &h->takes, &h->n_takes);
     for (int i = 0; st == TY_OK && i < c->n_gives; i++)
         st = append_spec(c->gives[i], &h->gives, &h->n_gives);
+    for (int i = 0; st == TY_OK && i < c->n_adapters; i++) {
+        char *id = strdup(c->adapters[i]);
+        st = id ? ty_pb_append(&h->adapters, &h->n_adapters, id) : TY_ENOMEM;
+        if (st != TY_OK) free(id);
+    }
     return st;
 }
 

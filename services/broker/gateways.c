@@ -138,6 +138,9 @@ static ty_status pipeline_ready(broker *b, const Tyto__PipelineSpec *p, ty_err *
         if (!q || q->n_worker == 0)
             return ty_fail(err, TY_EUNAVAILABLE, "no worker serves %.32s (model %.40s)",
                            p->hops[i]->stage, p->hops[i]->model);
+        if (!broker_queue_serves(b, q, p->hops[i]))
+            return ty_fail(err, TY_EUNAVAILABLE, "no %.32s has the adapter %.40s",
+                           p->hops[i]->stage, p->hops[i]->adapter);
     }
     return check_hops(b, p->hops, p->n_hops, err);
 }

@@ -69,6 +69,21 @@ ty_status broker_queue_get(broker *b, const char *stage, const char *model, brok
     return TY_OK;
 }
 
+bool broker_worker_fits(const broker_worker *w, const Tyto__Hop *hop) {
+    const Tyto__Hello *h = w->hello->env->hello;
+    if (!*hop->adapter) return true;
+    for (size_t i = 0; i < h->n_adapters; i++)
+        if (strcmp(h->adapters[i], hop->adapter) == 0) return true;
+    return false;
+}
+
+bool broker_queue_serves(const broker *b, const broker_queue *q, const Tyto__Hop *hop) {
+    const broker_worker *w;
+    TAILQ_FOREACH(w, &b->workers, next)
+    if (w->q == q && !w->draining && !w->peer.lost && broker_worker_fits(w, hop)) return true;
+    return false;
+}
+
 void broker_queue_count(broker *b, broker_queue *q) {
     broker_worker *w;
     int n = 0;
@@ -208,11 +223,16 @@ void broker_tasks_hand_back(broker *b) {
 
 /* ---- the clock ---- */
 
+static const Tyto__Hop *hop_of(const broker_task *t) {
+    return t->m->env->itinerary[t->m->env->hop];
+}
+
 static bool nobody_serves(const broker *b, const broker_task *t, int64_t now_us) {
     const broker_queue *q = t->q;
-    if (t->owner || q->n_worker > 0) return false;
+    if (t->owner || broker_queue_serves(b, q, hop_of(t))) return false;
     int grace_ms = q->had_worker ? b->opt.lost_grace_ms : b->opt.grace_ms;
-    int64_t since = q->alone_since_us > t->queued_us ? q->alone_since_us : t->queued_us;
+    bool alone = q->n_worker == 0; /* else others are here, which lack its adapter */
+    int64_t since = alone && q->alone_since_us > t->queued_us ? q->alone_since_us : t->queued_us;
     return now_us - since > (int64_t)grace_ms * 1000;
 }
 
@@ -228,8 +248,10 @@ static void fail_late(broker *b, broker_task *t) {
 static void fail_unserved(broker *b, broker_task *t) {
     char text[200], stage[32];
     snprintf(stage, sizeof(stage), "%s", t->q->stage);
-    snprintf(text, sizeof(text), "no worker serves %.32s (model %.40s)%s", t->q->stage, t->q->model,
-             t->q->had_worker ? " any more" : "");
+    const char *adapter = hop_of(t)->adapter;
+    snprintf(text, sizeof(text), "no worker serves %.32s (model %.40s%s%.40s)%s", t->q->stage,
+             t->q->model, *adapter ? ", adapter " : "", adapter,
+             t->q->had_worker && !t->q->n_worker ? " any more" : "");
     broker_task_fail(b, t, TY_EUNAVAILABLE, text, stage);
 }
 

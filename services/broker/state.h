@@ -142,6 +142,10 @@ ty_message *broker_make_refusal(ty_status st, const char *text);
 ty_status broker_queue_get(broker *b, const char *stage, const char *model, broker_queue **out,
                            ty_err *err);
 broker_queue *broker_queue_find(broker *b, const char *stage, const char *model);
+/* Has the worker what the hop names beside stage and model? */
+bool broker_worker_fits(const broker_worker *w, const Tyto__Hop *hop);
+/* Is there a worker that may take tasks for the hop? */
+bool broker_queue_serves(const broker *b, const broker_queue *q, const Tyto__Hop *hop);
 /* Counts the workers that may take tasks from it. */
 void broker_queue_count(broker *b, broker_queue *q);
 /* A task for the gateway's message, not yet in a queue; takes *m over on success. */

@@ -253,13 +253,14 @@ static bool takes_tasks(const broker_worker *w) {
  * much busier, for then the others answer sooner. */
 static broker_worker *pick_worker(broker *b, const broker_task *t) {
     broker_worker *w, *best = NULL;
+    const Tyto__Hop *hop = t->m->env->itinerary[t->m->env->hop];
     TAILQ_FOREACH(w, &b->workers, next) {
-        if (w->q != t->q || !takes_tasks(w)) continue;
+        if (w->q != t->q || !takes_tasks(w) || !broker_worker_fits(w, hop)) continue;
         if (!best || w->credits > best->credits) best = w;
     }
     broker_worker *holder = best ? broker_affinity_find(b->affinity, t) : NULL;
-    bool prefer =
-        holder && takes_tasks(holder) && holder->n_task <= best->n_task + BROKER_AFFINITY_TASKS;
+    bool prefer = holder && takes_tasks(holder) && broker_worker_fits(holder, hop) &&
+                  holder->n_task <= best->n_task + BROKER_AFFINITY_TASKS;
     return prefer ? holder : best;
 }
 
@@ -301,12 +302,30 @@ static bool dispatch(broker *b, broker_task *t, broker_worker *w) {
     return true;
 }
 
+static bool any_takes_tasks(const broker *b, const broker_queue *q) {
+    const broker_worker *w;
+    TAILQ_FOREACH(w, &b->workers, next)
+    if (w->q == q && takes_tasks(w)) return true;
+    return false;
+}
+
+/* The first task that one of the free workers may take, and that one: a task whose adapter is with busy workers
+ * alone does not hold up those behind it. */
+static broker_task *next_task(broker *b, const broker_queue *q, broker_worker **w) {
+    broker_task *t;
+    if (TAILQ_EMPTY(&q->tasks) || !any_takes_tasks(b, q)) return NULL;
+    TAILQ_FOREACH(t, &q->tasks, next)
+    if ((*w = pick_worker(b, t))) return t;
+    return NULL;
+}
+
 void broker_dispatch(broker *b) {
     broker_queue *q;
     TAILQ_FOREACH(q, &b->queues, next) {
-        broker_worker *w;
-        while (!TAILQ_EMPTY(&q->tasks) && (w = pick_worker(b, TAILQ_FIRST(&q->tasks))))
-            if (!dispatch(b, TAILQ_FIRST(&q->tasks), w) && !w->peer.lost) break;
+        broker_worker *w = NULL;
+        broker_task *t;
+        while ((t = next_task(b, q, &w)))
+            if (!dispatch(b, t, w) && !w->peer.lost) break;
     }
 }
 

@@ -8,6 +8,7 @@
 #include "services/decoder/decoder.h"
 
 #include "common/base/clock.h"
+#include "services/decoder/adapters.h"
 #include "services/decoder/splice.h"
 #include "services/decoder/task.h"
 
@@ -24,6 +25,7 @@ struct decoder {
     llama *model;
     kv_pool *kv;
     prefix_index *prefix;
+    adapters adapters;
     char model_id[TY_MODEL_ID_SIZE];
     int context, max_rows, prefill_chunk;
     size_t max_queue;
@@ -73,7 +75,8 @@ static ty_status make_kv(decoder *d, const decoder_options *opt, ty_err *err) {
     size_t bytes = opt->kv_bytes ? opt->kv_bytes : default_kv_bytes(&shape, d->context);
     ty_status st = kv_pool_create(&d->kv, &shape, bytes, err);
     if (st != TY_OK) return st;
-    return prefix_create(&d->prefix, d->kv, pages_to_keep(d, opt->prefix_mib), err);
+    return prefix_create(&d->prefix, d->kv, 1 + d->adapters.n, pages_to_keep(d, opt->prefix_mib),
+                         err);
 }
 
 static ty_status make_buffers(decoder *d, ty_err *err) {
@@ -128,6 +131,8 @@ static ty_status load(decoder *d, const char *path, const decoder_options *opt, 
                      ty_tokenizer_size(d->tokenizer), m->n_vocab);
     if (st == TY_OK) st = read_visual_rows(d, err);
     if (st == TY_OK) st = read_family(d, err);
+    if (st == TY_OK)
+        st = adapters_load(&d->adapters, d->model, opt->adapters, opt->n_adapters, err);
     if (st == TY_OK) st = make_kv(d, opt, err);
     if (st != TY_OK) return st;
     d->env.tokenizer = d->tokenizer;
@@ -173,6 +178,7 @@ void decoder_destroy(decoder **dd) {
     free(d->owner);
     free(d->logits);
     free(d->env.scratch);
+    adapters_clear(&d->adapters);
     llama_destroy(&d->model);
     prefix_destroy(&d->prefix);
     kv_pool_destroy(&d->kv);
@@ -201,6 +207,19 @@ int decoder_visual_rows(const decoder *d) {
     return d->env.visual_rows;
 }
 
+int decoder_adapters(const decoder *d) {
+    return d->adapters.n;
+}
+const char *decoder_adapter_name(const decoder *d, int i) {
+    return d->adapters.item[i].name;
+}
+const char *decoder_adapter_id(const decoder *d, int i) {
+    return d->adapters.item[i].id;
+}
+int decoder_find_adapter(const decoder *d, const char *id) {
+    return adapters_find(&d->adapters, id);
+}
+
 /* ---- submit, cancel ---- */
 
 /* What could never start must be refused now, not wait for ever. */
@@ -216,11 +235,25 @@ static ty_status can_ever_start(const decoder *d, const task *t, ty_err *err) {
     return TY_OK;
 }
 
+/* A task for the request, with its adapter. */
+static ty_status make_task(task **t, const decoder *d, const decoder_request *r, int room,
+                           ty_err *err) {
+    *t = NULL;
+    int i = r->adapter && *r->adapter ? decoder_find_adapter(d, r->adapter) : -1;
+    if (i < 0 && r->adapter && *r->adapter)
+        return ty_fail(err, TY_ENOTFOUND, "this decoder has no adapter %.40s", r->adapter);
+    ty_status st = task_create(t, &d->env, r, room, err);
+    if (st != TY_OK || i < 0) return st;
+    (*t)->adapter = d->adapters.item[i].net;
+    (*t)->tree = 1 + i;
+    return TY_OK;
+}
+
 ty_status decoder_submit(decoder *d, const decoder_request *r, uint64_t *handle, ty_err *err) {
     if (d->n_queue >= d->max_queue)
         return ty_fail(err, TY_EOVERLOAD, "%zu requests wait already; try again later", d->n_queue);
     task *t;
-    ty_status st = task_create(&t, &d->env, r, 1, err);
+    ty_status st = make_task(&t, d, r, 1, err);
     if (st == TY_OK) st = can_ever_start(d, t, err);
     if (st != TY_OK) {
         task_destroy(&t, d->kv);
@@ -332,7 +365,7 @@ static batch gather(decoder *d) {
         int n = task_decode_spans(t, d->span + b.n_span);
         for (int k = 0; k < n; k++) {
             d->owner[b.n_span + k] = t;
-            t->flops += llama_flops(d->model, t->seq[k].len, 1, 1);
+            t->flops += llama_flops(d->model, t->seq[k].len, 1, 1) + adapt_flops(t->adapter);
         }
         b.n_span += n;
     }
@@ -347,7 +380,8 @@ static batch gather(decoder *d) {
         }
         llama_span *s = d->span + b.n_span;
         task_prefill_span(t, d->prefill_chunk - b.prompt_rows, s);
-        t->flops += llama_flops(d->model, s->seq->len, s->n, s->n_logits);
+        t->flops +=
+            llama_flops(d->model, s->seq->len, s->n, s->n_logits) + s->n * adapt_flops(t->adapter);
         b.prompt_rows += s->n;
         d->owner[b.n_span++] = t;
         b.sequences++;
@@ -472,7 +506,11 @@ static ty_status score_chunks(decoder *d, task *t, score_out *o, ty_err *err) {
     for (int at = 0; at < T;) {
         int n = T - at < d->prefill_chunk ? T - at : d->prefill_chunk;
         int from = first > at ? first : at, n_logits = at + n > from ? at + n - from : 0;
-        llama_span s = {.seq = &t->seq[0], .row = t->row + at, .n = n, .n_logits = n_logits};
+        llama_span s = {.seq = &t->seq[0],
+                        .row = t->row + at,
+                        .n = n,
+                        .n_logits = n_logits,
+                        .adapter = t->adapter};
         float *row = n_logits ? o->logits + (size_t)(from - first) * V : NULL;
         llama_trace trace = {.stride = (size_t)T * D};
         if (o->hidden) trace.data = o->hidden + (size_t)at * D;
@@ -523,7 +561,7 @@ ty_status decoder_score(decoder *d, const decoder_request *r, int logits_rows, t
     task *t;
     *logits = NULL;
     *rows = 0;
-    ty_status st = task_create(&t, &d->env, r, 0, err);
+    ty_status st = make_task(&t, d, r, 0, err);
     if (st != TY_OK) return st;
     if (splice_written(t->prompt.id, t->prompt.n, r->visual_rows, input_ids) != TY_OK)
         st = ty_fail(err, TY_ENOMEM, "no memory for the prompt's ids");

@@ -16,6 +16,11 @@
 #include "common/model/run_options.h"
 #include "common/model/tokenizer.h"
 
+/* A LoRA adapter that requests may name (common/model/adapter.h). */
+typedef struct {
+    const char *name, *dir;
+} decoder_adapter;
+
 typedef struct {
     ty_run_options run;
     ty_dtype kv;       /* TY_F32 (default) or TY_F16 */
@@ -26,6 +31,8 @@ typedef struct {
         kv_bytes; /* memory for KV pages; 0 = room for 4 full contexts, at most a quarter of RAM */
     int prefix_mib; /* of them, for pages kept for later prompts; 0 = all that no request needs, -1 = none */
     size_t max_queue; /* submitted, not yet started; 0 = 1024.  Over it: TY_EOVERLOAD */
+    const decoder_adapter *adapters; /* borrowed for the call */
+    int n_adapters;
 } decoder_options;
 
 typedef struct decoder decoder;
@@ -40,6 +47,12 @@ int decoder_context(const decoder *d);
 const ty_tokenizer *decoder_tokenizer(const decoder *d);
 /* Rows of a picture that the model expects (queries + 1), 0 when the file does not say. */
 int decoder_visual_rows(const decoder *d);
+/* Its adapters: the name as given, the identity that requests name it by (ty_adapter_identity). */
+int decoder_adapters(const decoder *d);
+const char *decoder_adapter_name(const decoder *d, int i);
+const char *decoder_adapter_id(const decoder *d, int i);
+/* The adapter of that identity, -1 when there is none. */
+int decoder_find_adapter(const decoder *d, const char *id);
 
 typedef struct {
     int32_t id;
@@ -94,6 +107,7 @@ typedef struct {
     const ty_chat_request *request; /* borrowed for the call */
     const int32_t *forced; /* [n_forced] the answer's first tokens, borrowed for the call */
     int n_forced;          /* the engine goes on behind them; not with beams */
+    const char *adapter;   /* identity of the one that its rows have; NULL or "": none */
     const float *visual;   /* [n_visual, rows, D], borrowed for the call (copied) */
     int n_visual, visual_rows;
     int64_t deadline_unix_us; /* 0 = none; passed: TY_ETIMEOUT */
@@ -106,7 +120,7 @@ typedef struct {
 /* Checks, renders, tokenises and queues.  A failure here calls no sink.  *handle names the request
  * for decoder_cancel.  Fails: TY_EINVAL (placeholders do not match the pictures, forced tokens that cannot be
  * an answer's beginning…), TY_ESHAPE (visual
- * width), TY_ECONTEXT (prompt + 1 does not fit; the text has both numbers), TY_EOVERLOAD. */
+ * width), TY_ENOTFOUND (no such adapter), TY_ECONTEXT (prompt + 1 does not fit; the text has both numbers), TY_EOVERLOAD. */
 ty_status decoder_submit(decoder *d, const decoder_request *r, uint64_t *handle, ty_err *err);
 /* on_done comes with TY_ECANCELED, before this returns.  Unknown handles are ignored. */
 void decoder_cancel(decoder *d, uint64_t handle);

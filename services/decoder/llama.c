@@ -2,7 +2,9 @@
 #include "services/decoder/llama_impl.h"
 
 #include "common/math/nn.h"
+#include "services/decoder/adapt.h"
 #include "services/decoder/multiway.h"
+#include "services/decoder/order.h"
 
 #include <string.h>
 
@@ -40,7 +42,7 @@ static void add_to_block(llama *m, llama_rows *rows, bool follows, const kv_seq 
 /* Grows the sequences, embeds the rows, cuts the attention blocks. */
 static ty_status place_rows(llama *m, kv_pool *kv, const llama_span *span, int n_span,
                             llama_rows *rows, ty_err *err) {
-    int n_text = m->dims.multiway ? multiway_order(span, n_span, m->order) : 0;
+    rows->n_text = order_rows(span, n_span, m->dims.multiway, m->order, m->run, &rows->n_run);
     for (int s = 0; s < n_span; s++) {
         int pos = span[s].seq->len;
         ty_status st = kv_seq_grow(kv, span[s].seq, pos + span[s].n, err);
@@ -53,7 +55,6 @@ static ty_status place_rows(llama *m, kv_pool *kv, const llama_span *span, int n
             embed(m, &span[s].row[i], m->x + (int64_t)row * m->dims.d_model);
         }
     }
-    rows->n_text = m->dims.multiway ? n_text : rows->n;
     return TY_OK;
 }
 
@@ -112,6 +113,7 @@ static ty_status attention(llama *m, kv_pool *kv, int l, const llama_rows *rows)
     norm_rows(m, rows, w->attn_norm, w->attn_bias, w->visual_attn_norm);
     ty_status st = rows->n_text < n ? multiway_qkv(m, w, rows)
                                     : ty_linear_apply(w->qkv, m->pool, m->y, D, n, m->qkv, ld);
+    if (st == TY_OK) st = adapt_add(m, rows, l, ADAPT_QKV, m->y, D, m->qkv, ld);
     if (st != TY_OK) return st;
     ty_pool_run(p, n, place_task, &(rope_job){m, kv, l});
     attend(m->pool,
@@ -127,6 +129,7 @@ static ty_status attention(llama *m, kv_pool *kv, int l, const llama_rows *rows)
                           .slope = m->slope},
            m->attend);
     st = ty_linear_apply(w->o, m->pool, m->ctx, nq, n, m->y, D);
+    if (st == TY_OK) st = adapt_add(m, rows, l, ADAPT_O, m->ctx, nq, m->y, D);
     if (st == TY_OK) ty_add(p, m->x, m->y, (int64_t)n * D);
     return st;
 }
@@ -138,12 +141,14 @@ static ty_status feed_forward(llama *m, int l, const llama_rows *rows) {
     int64_t ld = ty_linear_out(w->gate_up);
     norm_rows(m, rows, w->ffn_norm, w->ffn_bias, w->visual_ffn_norm);
     ty_status st = ty_linear_apply(w->gate_up, m->pool, m->y, D, n, m->ff, ld);
+    if (st == TY_OK) st = adapt_add(m, rows, l, ADAPT_GATE_UP, m->y, D, m->ff, ld);
     if (st != TY_OK) return st;
     if (d->bloom)
         ty_gelu_tanh(pool_for(m, n, F), m->ff, n, F, ld);
     else
         ty_silu_mul(pool_for(m, n, F), m->ff, m->ff + F, n, F, ld, m->ff, ld);
     st = ty_linear_apply(w->down, m->pool, m->ff, ld, n, m->y, D);
+    if (st == TY_OK) st = adapt_add(m, rows, l, ADAPT_DOWN, m->ff, ld, m->y, D);
     if (st == TY_OK) ty_add(pool_for(m, n, D), m->x, m->y, (int64_t)n * D);
     return st;
 }

@@ -19,6 +19,7 @@
 #include "services/decoder/kv.h"
 
 typedef struct llama llama;
+typedef struct llama_adapter llama_adapter; /* adapt.h */
 
 /* How far rotary positions are stretched beyond what the model was trained on. */
 typedef struct {
@@ -59,7 +60,8 @@ typedef struct {
     kv_seq *seq; /* grown by n */
     const llama_row *row;
     int n;
-    int n_logits; /* the last n_logits of the rows get logits */
+    int n_logits;                 /* the last n_logits of the rows get logits */
+    const llama_adapter *adapter; /* what these rows have beside the weights; NULL: nothing */
 } llama_span;
 
 /* Where the rows' hidden states go: state k (0 = embeddings, k = after layer k - 1, n_layer = after the

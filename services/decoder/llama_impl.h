@@ -21,11 +21,18 @@ typedef struct {
     ty_linear *visual_kv;                      /* [2 n_kv_head d_head, d_model] */
 } llama_layer;
 
+/* Rows of one adapter that stand together; all text or all visual where the two differ. */
+typedef struct {
+    const llama_adapter *adapter;
+    int first, n;
+} llama_run;
+
 /* The rows of one forward. */
 typedef struct {
     int n,
         n_text; /* visual rows behind the text; n_text = n in a plain LLaMA, whatever the rows are */
     int n_block; /* attention blocks */
+    int n_run;   /* runs of rows with an adapter */
 } llama_rows;
 
 struct llama {
@@ -49,6 +56,9 @@ struct llama {
     int *order;             /* [max_rows] where the rows of the spans stand in the batch */
     int *pos;               /* [max_rows] position of each row of the batch */
     const kv_seq **row_seq; /* [max_rows] */
+    llama_run *run;         /* [max_rows] */
+    float *low, *delta;     /* adapters': [max_rows, rank], [max_rows, outputs]; NULL without any */
+    int64_t low_width, delta_width;
     attend_scratch *attend;
 };
 

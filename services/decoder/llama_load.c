@@ -172,10 +172,10 @@ static ty_status make_scratch(llama *m, int context, ty_err *err) {
     m->order = malloc((size_t)n * sizeof(*m->order));
     m->pos = malloc((size_t)n * sizeof(*m->pos));
     m->row_seq = malloc((size_t)n * sizeof(*m->row_seq));
+    m->run = malloc((size_t)n * sizeof(*m->run));
     if (!m->x || !m->y || !m->qkv || !m->ctx || !m->ff || !m->final_ || !m->block || !m->order ||
-        !m->pos || !m->row_seq)
+        !m->pos || !m->row_seq || !m->run)
         return ty_fail(err, TY_ENOMEM, "no memory for the decoder's scratch of %d rows", n);
-    for (int i = 0; i < n; i++) m->order[i] = i; /* for ever in a plain LLaMA */
     return attend_scratch_create(&m->attend, d->n_head, d->n_kv_head, context, m->pool, err);
 }
 
@@ -248,6 +248,9 @@ void llama_destroy(llama **mm) {
     free(m->order);
     free(m->pos);
     free(m->row_seq);
+    free(m->run);
+    free(m->low);
+    free(m->delta);
     attend_scratch_destroy(&m->attend);
     free(m);
     *mm = NULL;

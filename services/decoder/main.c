@@ -4,6 +4,7 @@
  */
 #include "common/base/log.h"
 #include "common/math/cpu.h"
+#include "common/model/adapter.h"
 #include "common/wire/stage_options.h"
 #include "services/decoder/offline.h"
 #include "services/decoder/stage.h"
@@ -14,6 +15,7 @@
 static ty_stage_options opt;
 static struct {
     const char *visual, *logits, *kv;
+    ty_option_list adapters;
     int context, kv_mib, prefix_mib, prefill_chunk;
 } own;
 
@@ -35,12 +37,15 @@ static const ty_option table[] = {
                "positions a sequence may have; 0 = the model's own"),
     TY_OPT_INT("prefill-chunk", "TYTO_PREFILL_CHUNK", own.prefill_chunk, 0, 0, 1 << 16,
                "prompt rows in one step; 0 = 256"),
+    TY_OPT_LIST_VAR("adapter", "TYTO_ADAPTERS", own.adapters, "[MODEL+]NAME=DIR",
+                    "a LoRA adapter (PEFT's layout) that requests may ask for; repeat for more. "
+                    "Offline: one at most, and the request has it"),
     TY_OPT_END};
 
 static const char about[] =
     "The LLM stage: a prompt and its pictures' visual tokens to text.\n"
     "  tyto-decoder --model P/decoder.gguf --in request.json [--visual z.safetensors]\n"
-    "               [--logits all|last] [--dump] --out o.safetensors\n"
+    "               [--logits all|last] [--dump] [--adapter NAME=DIR] --out o.safetensors\n"
     "reads a request, {\"prompt\": \"...<image>...\", \"max_tokens\": 32, ...} or {\"messages\": "
     "[...]}, "
     "and\n"
@@ -53,6 +58,13 @@ static ty_status serve(decoder *d, ty_err *err) {
     ty_worker_contract c = ty_stage_contract(&opt, decoder_model_id(d), &takes, &takes);
     c.n_gives = 0;
     c.credits = opt.credits > 0 ? opt.credits : opt.batch;
+    const char *id[TY_OPTION_LIST_MAX];
+    for (int i = 0; i < decoder_adapters(d); i++) {
+        id[i] = decoder_adapter_id(d, i);
+        ty_info("adapter=%s id=%s", decoder_adapter_name(d, i), id[i]);
+    }
+    c.adapters = id;
+    c.n_adapters = decoder_adapters(d);
     decoder_stats s;
     decoder_get_stats(d, &s);
     ty_info("serve model=%s id=%s kernels=%s rows=%d context=%d kv=%s kv_pages=%d", opt.model,
@@ -70,16 +82,31 @@ static ty_status offline(decoder *d, ty_err *err) {
     return decoder_offline(d, &a, err);
 }
 
+/* Names and folders of --adapter; MODEL+ is the gateway's affair. */
+static ty_status read_adapters(ty_adapter_option *named, decoder_adapter *out, ty_err *err) {
+    for (int i = 0; i < own.adapters.n; i++) {
+        ty_status st = ty_adapter_option_parse(&named[i], own.adapters.item[i], err);
+        if (st != TY_OK) return st;
+        out[i] = (decoder_adapter){named[i].name, named[i].dir};
+    }
+    return TY_OK;
+}
+
 static ty_status run(ty_compute compute, ty_dtype kv, ty_err *err) {
     ty_pool *pool = NULL;
+    ty_adapter_option named[TY_OPTION_LIST_MAX];
+    decoder_adapter adapter[TY_OPTION_LIST_MAX];
     decoder *d = NULL;
     decoder_options o = {.kv = kv,
                          .context = own.context,
                          .max_rows = opt.batch,
                          .prefill_chunk = own.prefill_chunk,
                          .prefix_mib = own.prefix_mib,
-                         .kv_bytes = (size_t)own.kv_mib << 20};
-    ty_status st = ty_pool_create(&pool, opt.threads, err);
+                         .kv_bytes = (size_t)own.kv_mib << 20,
+                         .adapters = adapter,
+                         .n_adapters = own.adapters.n};
+    ty_status st = read_adapters(named, adapter, err);
+    if (st == TY_OK) st = ty_pool_create(&pool, opt.threads, err);
     o.run = (ty_run_options){.compute = compute, .pool = pool};
     if (st == TY_OK) st = decoder_create(&d, opt.model, &o, err);
     if (st == TY_OK) st = ty_stage_is_offline(&opt) ? offline(d, err) : serve(d, err);
@@ -99,6 +126,8 @@ static ty_status check(int compute, int kv, ty_err *err) {
         st = ty_fail(err, TY_EINVAL, "--logits %s: want all or last", own.logits);
     if (st == TY_OK && !ty_stage_is_offline(&opt) && (own.visual || own.logits))
         st = ty_fail(err, TY_EINVAL, "--visual and --logits go with --in");
+    if (st == TY_OK && ty_stage_is_offline(&opt) && own.adapters.n > 1)
+        st = ty_fail(err, TY_EINVAL, "--adapter with --in: one at most");
     if (st == TY_OK) st = ty_cpu_check(err);
     return st;
 }

@@ -3,17 +3,6 @@
 
 #include "common/math/nn.h"
 
-int multiway_order(const llama_span *span, int n_span, int *order) {
-    int n = 0, n_text = 0, n_visual = 0;
-    for (int s = 0; s < n_span; s++)
-        for (int i = 0; i < span[s].n; i++) n_text += !span[s].row[i].visual;
-    int text = 0;
-    for (int s = 0; s < n_span; s++)
-        for (int i = 0; i < span[s].n; i++)
-            order[n++] = span[s].row[i].visual ? n_text + n_visual++ : text++;
-    return n_text;
-}
-
 void multiway_norm(const llama *m, ty_pool *pool, const llama_rows *rows, const float *text,
                    const float *visual, const float *x, float *y) {
     int D = m->dims.d_model, n = rows->n_text;

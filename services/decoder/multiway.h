@@ -2,7 +2,7 @@
  * multiway.h - mPLUG-Owl2's modality-adaptive module (NOTES §4): both norms of a layer and its k and v
  * projections exist twice, for text rows and for visual rows; all else is shared.
  *
- * The rows of a batch are put in order, text first, so that each kind is one matrix and the products stay
+ * The rows of a batch are put in order, text first (order.h), so that each kind is one matrix and the products stay
  * large.  Attention goes by positions and does not mind.  A batch without visual rows, as every step
  * of decoding is, takes the plain LLaMA's way and reads the text weights alone.
  */
@@ -10,10 +10,6 @@
 #define TY_DECODER_MULTIWAY_H
 
 #include "services/decoder/llama_impl.h"
-
-/* The place of each row of the spans in the batch: order[i] of the i-th row in order of the spans.
- * Rows of one kind keep their order.  Returns the number of text rows; the visual ones follow. */
-int multiway_order(const llama_span *span, int n_span, int *order);
 
 /* y = rmsnorm(x) of `rows`: each kind by its own gain [d_model].  pool as in nn.h. */
 void multiway_norm(const llama *m, ty_pool *pool, const llama_rows *rows, const float *text,

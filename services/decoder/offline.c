@@ -104,7 +104,9 @@ ty_status decoder_offline(decoder *d, const decoder_offline_args *a, ty_err *err
     ty_offline_input visual = {0};
     ty_safetensors_writer *w = NULL;
     generated g = {0};
-    decoder_request r = {.request = &request, .adjacent_ok = true};
+    decoder_request r = {.request = &request,
+                         .adjacent_ok = true,
+                         .adapter = decoder_adapters(d) > 0 ? decoder_adapter_id(d, 0) : NULL};
     ty_status st = read_request(a->in, &request, err);
     if (st != TY_OK) return st;
     if (a->visual) st = read_visual(d, a->visual, &visual, &r, err);

@@ -16,6 +16,7 @@ typedef struct {
 } decoder_offline_args;
 
 /* Writes input_ids [t] i32 (runs of -1), generated_ids [m] i32, and logits [rows, V] f32 when wanted.
+ * Of a decoder with an adapter, its first one is applied.
  * The prompt's quirks are the reference's: adjacent placeholders pass. */
 ty_status decoder_offline(decoder *d, const decoder_offline_args *a, ty_err *err);
 

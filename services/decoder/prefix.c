@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NONE = -1, ROOT = -2 };
+enum { NONE = -1, ROOT = -2 }; /* the root of tree i: ROOT - i */
 
 /* Node i is the node of page i; lists are linked by page numbers. */
 typedef struct {
@@ -18,7 +18,7 @@ struct prefix_index {
     kv_pool *pool;
     node *node; /* [all pages of the pool] */
     int max_pages, n_pages;
-    int top; /* first node below the root */
+    int *top; /* [n_tree] first node below each root */
     int newest, oldest;
 };
 
@@ -49,18 +49,21 @@ static int common(const prefix_key *a, const prefix_key *b, int n) {
 
 static void reclaim(void *ctx, int want);
 
-ty_status prefix_create(prefix_index **out, kv_pool *pool, int max_pages, ty_err *err) {
+ty_status prefix_create(prefix_index **out, kv_pool *pool, int n_tree, int max_pages, ty_err *err) {
     int all = kv_pool_pages(pool);
     *out = NULL;
     prefix_index *x = calloc(1, sizeof(*x));
     if (x) x->node = calloc((size_t)all, sizeof(*x->node)); /* touched as it is used */
-    if (!x || !x->node) {
+    if (x) x->top = malloc((size_t)n_tree * sizeof(*x->top));
+    if (!x || !x->node || !x->top) {
+        if (x) free(x->node);
         free(x);
         return ty_fail(err, TY_ENOMEM, "no memory for the index of %d KV pages", all);
     }
     x->pool = pool;
     x->max_pages = max_pages;
-    x->top = x->newest = x->oldest = NONE;
+    x->newest = x->oldest = NONE;
+    for (int i = 0; i < n_tree; i++) x->top[i] = NONE;
     kv_pool_on_short(pool, reclaim, x);
     *out = x;
     return TY_OK;
@@ -72,6 +75,7 @@ void prefix_destroy(prefix_index **xx) {
     kv_pool_on_short(x->pool, NULL, NULL);
     for (int i = x->newest; i != NONE; i = x->node[i].older) kv_page_forget(x->pool, i);
     free(x->node);
+    free(x->top);
     free(x);
     *xx = NULL;
 }
@@ -83,7 +87,7 @@ int prefix_pages(const prefix_index *x) {
 /* ---- the lists ---- */
 
 static int *first_below(prefix_index *x, int parent) {
-    return parent == ROOT ? &x->top : &x->node[parent].child;
+    return parent <= ROOT ? &x->top[ROOT - parent] : &x->node[parent].child;
 }
 
 static void unlink_use(prefix_index *x, int i) {
@@ -166,8 +170,8 @@ static int best_child(prefix_index *x, int parent, const prefix_key *key, int n,
     return best;
 }
 
-int prefix_match(prefix_index *x, const prefix_key *key, int n, kv_seq *s) {
-    int at = ROOT, rows = 0;
+int prefix_match(prefix_index *x, int tree, const prefix_key *key, int n, kv_seq *s) {
+    int at = ROOT - tree, rows = 0;
     for (;;) {
         int i = best_child(x, at, key + s->len, n - s->len, &rows);
         if (i == NONE) break;
@@ -205,8 +209,8 @@ static int insert_page(prefix_index *x, int at, const prefix_key *key, int n, kv
     return s->page[i];
 }
 
-void prefix_insert(prefix_index *x, const prefix_key *key, int n, kv_seq *s) {
-    int at = ROOT;
+void prefix_insert(prefix_index *x, int tree, const prefix_key *key, int n, kv_seq *s) {
+    int at = ROOT - tree;
     for (int done = 0; done < n; done += KV_PAGE) {
         int rows = n - done < KV_PAGE ? n - done : KV_PAGE;
         int i = insert_page(x, at, key + done, rows, s, done / KV_PAGE);

@@ -27,21 +27,22 @@ void prefix_key_picture(const float *data, int rows, int width, prefix_key *key)
 
 typedef struct prefix_index prefix_index;
 
-/* At most max_pages pages (0: none, and nothing is ever found).  The pool must outlive it, and has one index
+/* n_tree trees that share nothing: one for each network that a row may have gone through (the model alone, or with
+ * an adapter).  At most max_pages pages in all (0: none, and nothing is ever found).  The pool must outlive it, and has one index
  * at most.  Fails: TY_ENOMEM. */
-ty_status prefix_create(prefix_index **out, kv_pool *pool, int max_pages, ty_err *err);
+ty_status prefix_create(prefix_index **out, kv_pool *pool, int n_tree, int max_pages, ty_err *err);
 /* Lets go of its pages. */
 void prefix_destroy(prefix_index **x);
 /* Pages in the index, held by sequences or not. */
 int prefix_pages(const prefix_index *x);
 
-/* Puts the longest known beginning of key[n] into the empty sequence s; returns its length.  Without
+/* Puts the longest beginning of key[n] that the tree knows into the empty sequence s; returns its length.  Without
  * memory it is shorter. */
-int prefix_match(prefix_index *x, const prefix_key *key, int n, kv_seq *s);
+int prefix_match(prefix_index *x, int tree, const prefix_key *key, int n, kv_seq *s);
 
 /* Makes the first n rows of s known; they are computed and will not be written again.  n = s->len when s ends
  * (its last page may then be a part of one), else a multiple of KV_PAGE.  Where the index has an equal page
  * already, s gets that one in exchange for its own. */
-void prefix_insert(prefix_index *x, const prefix_key *key, int n, kv_seq *s);
+void prefix_insert(prefix_index *x, int tree, const prefix_key *key, int n, kv_seq *s);
 
 #endif

@@ -106,6 +106,12 @@ static void send_progress(void *ctx, decoder_progress p) {
 
 /* ---- the end ---- */
 
+/* The identity of the adapter that the job wants, "" for none. */
+static const char *adapter_of(const ty_job *job) {
+    const Tyto__Envelope *e = ty_job_envelope(job);
+    return e->hop < e->n_itinerary ? e->itinerary[e->hop]->adapter : "";
+}
+
 static Tyto__DecodeResult *make_result(const decoder_result *r) {
     Tyto__DecodeResult *out = malloc(sizeof(*out));
     if (!out) return NULL;
@@ -127,10 +133,17 @@ static Tyto__DecodeResult *make_result(const decoder_result *r) {
     return out;
 }
 
+/* By the name that it has here, for the receipt; NULL: none. */
+static const char *adapter_name(const decoder *d, const ty_job *job) {
+    int i = decoder_find_adapter(d, adapter_of(job));
+    return i >= 0 ? decoder_adapter_name(d, i) : NULL;
+}
+
 static void finish(void *ctx, ty_status st, const decoder_result *r, const ty_err *err) {
     open_job *o = ctx;
     ty_job *job = o->job;
     Tyto__DecodeResult *result = NULL;
+    const char *adapter = adapter_name(o->d, job);
     bool lost = o->failed;
     free(o);
     if (st != TY_OK && !lost) {
@@ -148,7 +161,8 @@ static void finish(void *ctx, ty_status st, const decoder_result *r, const ty_er
                                                       .decode_us = (uint64_t)r->decode_us,
                                                       .batch = (uint32_t)r->max_batch,
                                                       .cached_tokens = (uint32_t)r->n_cached,
-                                                      .prefill_tokens = (uint32_t)r->n_prefilled});
+                                                      .prefill_tokens = (uint32_t)r->n_prefilled,
+                                                      .adapter = adapter});
     ty_job_done(job, result);
 }
 
@@ -213,6 +227,7 @@ static ty_status start(decoder *d, ty_job *job, open_job *o, ty_err *err) {
         .request = &request,
         .forced = env->task->decode->forced,
         .n_forced = (int)env->task->decode->n_forced,
+        .adapter = adapter_of(job),
         .deadline_unix_us = ty_job_deadline_unix_us(job),
         .sink = {
             .ctx = o, .on_token = send_token, .on_done = finish, .on_progress = send_progress}};

@@ -228,11 +228,11 @@ void task_tell(task *t, decoder_progress p) {
 /* ---- the prefix index ---- */
 
 void task_reuse(task *t, prefix_index *x) {
-    t->n_done = t->n_cached = prefix_match(x, t->key, t->n_row - 1, &t->seq[0]);
+    t->n_done = t->n_cached = prefix_match(x, t->tree, t->key, t->n_row - 1, &t->seq[0]);
 }
 
 void task_share_prompt(task *t, prefix_index *x) {
-    prefix_insert(x, t->key, t->n_done / KV_PAGE * KV_PAGE, &t->seq[0]);
+    prefix_insert(x, t->tree, t->key, t->n_done / KV_PAGE * KV_PAGE, &t->seq[0]);
 }
 
 void task_leave(task *t, prefix_index *x) {
@@ -246,22 +246,26 @@ void task_leave(task *t, prefix_index *x) {
         for (int i = t->n_row; i < n; i++)
             key[i] = prefix_key_token(t->seen.id[1 + i - t->prompt.n]);
     }
-    prefix_insert(x, t->key, n, &t->seq[0]);
+    prefix_insert(x, t->tree, t->key, n, &t->seq[0]);
 }
 
 /* ---- what it wants computed ---- */
 
 int task_prefill_span(task *t, int most, llama_span *span) {
     int left = t->n_row - t->n_done, n = left < most ? left : most;
-    *span = (llama_span){
-        .seq = &t->seq[0], .row = t->row + t->n_done, .n = n, .n_logits = n == left ? 1 : 0};
+    *span = (llama_span){.seq = &t->seq[0],
+                         .row = t->row + t->n_done,
+                         .n = n,
+                         .n_logits = n == left ? 1 : 0,
+                         .adapter = t->adapter};
     t->n_done += n;
     return 1;
 }
 
 int task_decode_spans(task *t, llama_span *span) {
     for (int i = 0; i < t->n_live; i++)
-        span[i] = (llama_span){.seq = &t->seq[i], .row = &t->feed[i], .n = 1, .n_logits = 1};
+        span[i] = (llama_span){
+            .seq = &t->seq[i], .row = &t->feed[i], .n = 1, .n_logits = 1, .adapter = t->adapter};
     return t->n_live;
 }
 

@@ -33,15 +33,17 @@ struct task {
     decoder_sink sink;
     int64_t deadline_unix_us;
 
-    ty_ids prompt;   /* one id a row; a picture's rows have the form's image id */
-    float *visual;   /* copy of the pictures' rows */
-    int n_row;       /* of the prompt and the forced tokens: what is prefilled */
-    llama_row *row;  /* [n_row] */
-    prefix_key *key; /* [n_row] what each row is */
-    int n_visual;    /* rows that are visual */
-    int n_done;      /* rows in the KV cache */
-    int n_cached;    /* of them found there */
-    int pages;       /* most KV pages it can hold at once */
+    ty_ids prompt;                /* one id a row; a picture's rows have the form's image id */
+    float *visual;                /* copy of the pictures' rows */
+    int n_row;                    /* of the prompt and the forced tokens: what is prefilled */
+    llama_row *row;               /* [n_row] */
+    prefix_key *key;              /* [n_row] what each row is */
+    const llama_adapter *adapter; /* of all its rows, NULL: none */
+    int tree;                     /* of the prefix index: 0, or the adapter's own */
+    int n_visual;                 /* rows that are visual */
+    int n_done;                   /* rows in the KV cache */
+    int n_cached;                 /* of them found there */
+    int pages;                    /* most KV pages it can hold at once */
 
     int n_live; /* sequences: 1, then num_beams */
     kv_seq seq[TY_BEAMS_MAX];

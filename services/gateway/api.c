@@ -11,14 +11,18 @@ static json_t *text(const char *s) {
 }
 
 static json_t *model_json(const gateway_pipeline *p) {
-    json_t *stages = json_object();
+    json_t *stages = json_object(), *adapter = json_null();
     for (int k = 0; k < TY_STAGE_COUNT; k++)
         if (*p->info.path[k])
             (void)json_object_set_new(stages, ty_stage_name((ty_stage_kind)k),
                                       text(p->info.model_id[k]));
-    return json_pack("{s:o, s:s, s:I, s:s, s:{s:o, s:b, s:o}}", "id", text(p->info.name), "object",
-                     "model", "created", (json_int_t)p->created, "owned_by", "tyto", "tyto",
-                     "family", text(p->info.family), "ready", (int)p->ready, "stages", stages);
+    if (*p->info.adapter)
+        adapter =
+            json_pack("{s:o, s:o}", "name", text(p->info.adapter), "id", text(p->info.adapter_id));
+    return json_pack("{s:o, s:s, s:I, s:s, s:{s:o, s:b, s:o, s:o}}", "id", text(p->info.name),
+                     "object", "model", "created", (json_int_t)p->created, "owned_by", "tyto",
+                     "tyto", "family", text(p->info.family), "ready", (int)p->ready, "stages",
+                     stages, "adapter", adapter);
 }
 
 static void get_models(void *ctx, http_call *c) {

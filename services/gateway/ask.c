@@ -60,6 +60,7 @@ static ty_status add_hop(Tyto__Envelope *e, const ty_pipeline *p, ty_stage_kind 
     if (!h) return TY_ENOMEM;
     if (ty_pb_set_str(&h->stage, ty_stage_name(k)) == TY_OK &&
         ty_pb_set_str(&h->model, p->model_id[k]) == TY_OK &&
+        ty_pb_set_str(&h->adapter, k == TY_STAGE_DECODER ? p->adapter_id : "") == TY_OK &&
         ty_pb_append(&e->itinerary, &e->n_itinerary, h) == TY_OK)
         return TY_OK;
     tyto__hop__free_unpacked(h, NULL);

@@ -189,6 +189,7 @@ static json_t *stages_json(const ty_pipeline *p) {
         if (*p->path[k])
             (void)json_object_set_new(o, ty_stage_name((ty_stage_kind)k),
                                       json_string(p->model_id[k]));
+    if (*p->adapter_id) (void)json_object_set_new(o, "adapter", json_string(p->adapter_id));
     return o;
 }
 

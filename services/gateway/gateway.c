@@ -5,6 +5,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/model/adapter.h"
 #include "common/wire/socket.h"
 
 #include <inttypes.h>
@@ -39,7 +40,8 @@ static Tyto__PipelineSpec *pipeline_spec(const ty_pipeline *p) {
             goto failed;
         }
         if (ty_pb_set_str(&h->stage, ty_stage_name((ty_stage_kind)k)) != TY_OK ||
-            ty_pb_set_str(&h->model, p->model_id[k]) != TY_OK)
+            ty_pb_set_str(&h->model, p->model_id[k]) != TY_OK ||
+            ty_pb_set_str(&h->adapter, k == TY_STAGE_DECODER ? p->adapter_id : "") != TY_OK)
             goto failed;
     }
     return s;
@@ -178,6 +180,13 @@ static ty_status connect_brokers(gateway *g, ty_err *err) {
 
 /* ---- pipelines ---- */
 
+static void take_fingerprint(gateway_pipeline *p) {
+    XXH64_hash_t h = XXH3_64bits(p->info.model_id, sizeof(p->info.model_id));
+    if (*p->info.adapter_id)
+        h = XXH3_64bits_withSeed(p->info.adapter_id, strlen(p->info.adapter_id), h);
+    snprintf(p->fingerprint, sizeof(p->fingerprint), "fp_%016" PRIx64, (uint64_t)h);
+}
+
 static ty_status load_pipeline(gateway_pipeline *p, const char *dir, ty_err *err) {
     ty_status st = ty_pipeline_load(&p->info, dir, err);
     if (st != TY_OK) return st;
@@ -187,15 +196,38 @@ static ty_status load_pipeline(gateway_pipeline *p, const char *dir, ty_err *err
     struct stat s;
     snprintf(path, sizeof(path), "%s/pipeline.json", dir);
     p->created = stat(path, &s) == 0 ? (int64_t)s.st_mtime : 0;
-    snprintf(p->fingerprint, sizeof(p->fingerprint), "fp_%016" PRIx64,
-             (uint64_t)XXH3_64bits(p->info.model_id, sizeof(p->info.model_id)));
+    take_fingerprint(p);
+    return TY_OK;
+}
+
+/* The pipelines so far, each with the adapters that are for it. */
+static ty_status load_adapter(gateway *g, const char *text, int n_base, ty_err *err) {
+    ty_adapter_option o;
+    ty_status st = ty_adapter_option_parse(&o, text, err);
+    int base = 0;
+    while (st == TY_OK && base < n_base &&
+           !ty_adapter_option_is_for(&o, g->pipeline[base].info.name, n_base))
+        base++;
+    if (st == TY_OK && base == n_base)
+        st = ty_fail(err, TY_ENOTFOUND, "--adapter %.200s: %s", text,
+                     *o.model ? "no pipeline has that name"
+                              : "there are several pipelines: MODEL+NAME=DIR says which");
+    if (st != TY_OK) return st;
+    gateway_pipeline *p = &g->pipeline[g->n_pipeline];
+    *p = g->pipeline[base];
+    st = ty_pipeline_adapt(&p->info, &o, err);
+    if (st != TY_OK) return st;
+    if (gateway_find(g, p->info.name))
+        return ty_fail(err, TY_EEXIST, "two models are called %s", p->info.name);
+    take_fingerprint(p);
+    g->n_pipeline++;
     return TY_OK;
 }
 
 static ty_status load_pipelines(gateway *g, ty_err *err) {
     int n = g->opt.n_pipelines;
     if (n == 0) return ty_fail(err, TY_EINVAL, "no pipeline: give a directory with --pipeline");
-    g->pipeline = calloc((size_t)n, sizeof(*g->pipeline));
+    g->pipeline = calloc((size_t)(n + g->opt.n_adapters), sizeof(*g->pipeline));
     if (!g->pipeline) return ty_fail(err, TY_ENOMEM, "no memory for the pipelines");
     for (int i = 0; i < n; i++) {
         ty_status st = load_pipeline(&g->pipeline[i], g->opt.pipelines[i], err);
@@ -205,6 +237,10 @@ static ty_status load_pipelines(gateway *g, ty_err *err) {
                            "two pipelines are called %s; rename one of the directories",
                            g->pipeline[i].info.name);
         g->n_pipeline++;
+    }
+    for (int i = 0; i < g->opt.n_adapters; i++) {
+        ty_status st = load_adapter(g, g->opt.adapters[i], n, err);
+        if (st != TY_OK) return st;
     }
     return TY_OK;
 }

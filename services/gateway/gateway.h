@@ -29,6 +29,8 @@ typedef struct {
     bool insecure_tcp;     /* without keys: tcp beyond this machine all the same */
     const char *const *pipelines;
     int n_pipelines;
+    const char *const *adapters; /* "[MODEL+]NAME=DIR" each */
+    int n_adapters;
     const char *api_key_file;
     const char *cache_url; /* Redis that has the vision stages' outputs; "" or NULL = none */
     int timeout_s;         /* of a request */

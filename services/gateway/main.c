@@ -11,7 +11,7 @@
 
 static struct {
     gateway_options g;
-    ty_option_list pipelines;
+    ty_option_list pipelines, adapters;
     const char *log_level;
 } opt;
 
@@ -20,6 +20,9 @@ static const ty_option table[] = {
         "pipeline", "TYTO_PIPELINES", opt.pipelines, "DIR",
         "a pipeline directory (`tyto import` makes one); its name is the API's model name; "
         "repeat for more"),
+    TY_OPT_LIST_VAR("adapter", "TYTO_ADAPTERS", opt.adapters, "[MODEL+]NAME=DIR",
+                    "a LoRA adapter that the decoders of MODEL have: MODEL+NAME is a model too; "
+                    "MODEL may be left out when there is one pipeline; repeat for more"),
     TY_OPT_STR("connect", "TYTO_BROKER", opt.g.connect, NULL, "ENDPOINT[,...]",
                "the brokers' gateway endpoints: ipc:///path or tcp://host:port"),
     TY_WIRE_SECURITY_OPTIONS(opt.g.keys, opt.g.insecure_tcp),
@@ -101,17 +104,20 @@ int main(int argc, char **argv) {
     raise_descriptor_limit();
     opt.g.pipelines = opt.pipelines.item;
     opt.g.n_pipelines = opt.pipelines.n;
-    ty_info("version=%s listen=%s connect=%s pipelines=%d timeout_s=%d part_timeout_s=%d "
-            "max_sends=%d max_body_mb=%d max_inflight=%d drain_s=%d api_key_file=%s store=%s "
-            "conversation_ttl_s=%d owner_max_mb=%d owner_max_conversations=%d image_hosts=%s "
-            "image_private=%d image_timeout_s=%d",
-            TYTO_VERSION, opt.g.listen, opt.g.connect, opt.g.n_pipelines, opt.g.timeout_s,
-            opt.g.part_timeout_s, opt.g.max_sends, opt.g.max_body_mb, opt.g.max_in_flight,
-            opt.g.drain_s, opt.g.api_key_file ? opt.g.api_key_file : "none",
-            opt.g.redis_url && *opt.g.redis_url ? "yes" : "none", opt.g.conversation_ttl_s,
-            opt.g.owner_max_mb, opt.g.owner_max_conversations,
-            opt.g.image_hosts && *opt.g.image_hosts ? opt.g.image_hosts : "none",
-            opt.g.image_private, opt.g.image_timeout_s);
+    opt.g.adapters = opt.adapters.item;
+    opt.g.n_adapters = opt.adapters.n;
+    ty_info(
+        "version=%s listen=%s connect=%s pipelines=%d adapters=%d timeout_s=%d part_timeout_s=%d "
+        "max_sends=%d max_body_mb=%d max_inflight=%d drain_s=%d api_key_file=%s store=%s "
+        "conversation_ttl_s=%d owner_max_mb=%d owner_max_conversations=%d image_hosts=%s "
+        "image_private=%d image_timeout_s=%d",
+        TYTO_VERSION, opt.g.listen, opt.g.connect, opt.g.n_pipelines, opt.g.n_adapters,
+        opt.g.timeout_s, opt.g.part_timeout_s, opt.g.max_sends, opt.g.max_body_mb,
+        opt.g.max_in_flight, opt.g.drain_s, opt.g.api_key_file ? opt.g.api_key_file : "none",
+        opt.g.redis_url && *opt.g.redis_url ? "yes" : "none", opt.g.conversation_ttl_s,
+        opt.g.owner_max_mb, opt.g.owner_max_conversations,
+        opt.g.image_hosts && *opt.g.image_hosts ? opt.g.image_hosts : "none", opt.g.image_private,
+        opt.g.image_timeout_s);
     gateway *g = NULL;
     ty_err err = {0};
     ty_status st = gateway_create(&g, &opt.g, &err);

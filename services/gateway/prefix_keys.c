@@ -59,6 +59,7 @@ ty_status prefix_keys_set(Tyto__DecodeTask *d, const ty_pipeline *p, const char 
     chain c = {0};
     int picture = 0;
     for (int k = 0; k < TY_STAGE_COUNT; k++) mix(&c, 'm', p->model_id[k], strlen(p->model_id[k]));
+    mix(&c, 'a', p->adapter_id, strlen(p->adapter_id));
     mix(&c, 'f', d->template_, strlen(d->template_));
     for (size_t i = 0; i < d->n_turns; i++) add_turn(&c, d->turns[i], sha256, n_pictures, &picture);
     if (d->n_turns == 0) {

@@ -3,7 +3,7 @@
  * one of them before.
  *
  * A beginning ends behind a picture or a turn that is not the system's: there a later request with the same
- * beginning may go on.  Its name is a hash of the pipeline's models, the template and all that stands
+ * beginning may go on.  Its name is a hash of the pipeline's models and adapter, the template and all that stands
  * before, pictures by their SHA-256; so every gateway gives it the same one.  Names only choose a worker:
  * what is reused there is decided by the rows themselves (services/decoder/prefix.h).
  */

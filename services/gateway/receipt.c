@@ -33,6 +33,7 @@ static json_t *stage_json(const Tyto__Timing *t, int picture) {
     set(o, "stage", json_text(t->stage, strlen(t->stage)));
     set(o, "worker", json_text(t->worker, strlen(t->worker)));
     if (picture >= 0) set(o, "picture", json_integer(picture));
+    if (*t->adapter) set(o, "adapter", json_text(t->adapter, strlen(t->adapter)));
     set(o, "attempt", json_integer(t->attempt));
     set(o, "batch", json_integer(t->batch));
     set(o, "broker_queue_ms", ms((double)t->broker_queue_us));

@@ -11,10 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OPEN_MAX_JOBS = 64, N_ARG = 14 };
+enum { OPEN_MAX_JOBS = 64, N_ARG = 15 };
 
 bool test_toy_is_asked(int argc, char **argv) {
-    return argc == N_ARG + 2 && strcmp(argv[1], "--toy-worker") == 0;
+    return argc > 1 && strcmp(argv[1], "--toy-worker") == 0;
 }
 
 /* ---- pure ---- */
@@ -96,7 +96,7 @@ static void end_stream(ty_job *j, int tokens, int rows) {
     Tyto__DecodeResult *r = ty_pb_new(&tyto__decode_result__descriptor);
     ty_pb_set_str(&r->finish_reason, "stop");
     r->completion_tokens = (uint32_t)tokens;
-    ty_job_set_decode_timing(j, &(ty_decode_timing){1, 20, 300, (uint32_t)rows, 0, 1});
+    ty_job_set_decode_timing(j, &(ty_decode_timing){1, 20, 300, (uint32_t)rows, 0, 1, NULL});
     ty_job_done(j, r);
 }
 
@@ -160,7 +160,8 @@ static Tyto__TensorSpec *spec(Tyto__TensorSpec *s, int64_t *shape, const char *n
 }
 
 int test_toy_main(int argc, char **argv) {
-    (void)argc;
+    /* Never the tests themselves: they would start workers again. */
+    if (argc != N_ARG + 2) return 2;
     char **a = argv + 2;
     stream s = {.toy = {.worker = a[0],
                         .stage = a[1],
@@ -175,7 +176,8 @@ int test_toy_main(int argc, char **argv) {
                         .delay_ms = atoi(a[10]),
                         .tokens = atoi(a[11]),
                         .drain_ms = atoi(a[12]),
-                        .at_once = atoi(a[13])}};
+                        .at_once = atoi(a[13]),
+                        .adapter = a[14]}};
     const test_toy *t = &s.toy;
     ty_stage stage = {.name = t->stage};
     if (t->tokens > 0) {
@@ -199,7 +201,9 @@ int test_toy_main(int argc, char **argv) {
                             .takes = takes,
                             .n_takes = 1,
                             .gives = gives,
-                            .n_gives = 1};
+                            .n_gives = 1,
+                            .adapters = &t->adapter,
+                            .n_adapters = *t->adapter ? 1 : 0};
     ty_err err = {0};
     ty_log_init(t->worker, TY_LOG_INFO);
     void *ctx = t->tokens > 0 ? (void *)&s : (void *)&s.toy;
@@ -237,6 +241,7 @@ pid_t test_toy_spawn(const test_toy *t, const char *log_path) {
                           number[5],
                           number[6],
                           number[7],
+                          t->adapter ? t->adapter : "",
                           NULL};
     return test_spawn((char *const *)(uintptr_t)argv, log_path);
 }

@@ -26,7 +26,8 @@ typedef struct {
     int delay_ms;                         /* of a batch, or of a streaming step */
     int tokens;                           /* > 0: a streaming stage that gives so many */
     int drain_ms;
-    int at_once; /* streams that move in one step, the others wait; 0 = all */
+    int at_once;         /* streams that move in one step, the others wait; 0 = all */
+    const char *adapter; /* identity of one that it has; NULL = none */
 } test_toy;
 
 bool test_toy_is_asked(int argc, char **argv);

@@ -3,6 +3,7 @@
 #include "tests/support/ty_test.h"
 
 #include "services/decoder/multiway.h"
+#include "services/decoder/order.h"
 #include "tests/support/process.h"
 #include "tests/support/toy_llama.h"
 
@@ -105,9 +106,12 @@ static void order_puts_text_first(void **state) {
     llama_span s[2] = {{.row = a, .n = 5}, {.row = b, .n = 2}};
     int order[7];
     static const int want[7] = {0, 3, 4, 1, 5, 6, 2};
-    assert_int_equal(multiway_order(s, 2, order), 3);
+    llama_run run[7];
+    int n_run = 9;
+    assert_int_equal(order_rows(s, 2, true, order, run, &n_run), 3);
+    assert_int_equal(n_run, 0);
     assert_memory_equal(order, want, sizeof(want));
-    assert_int_equal(multiway_order(s, 0, order), 0);
+    assert_int_equal(order_rows(s, 0, true, order, run, &n_run), 0);
 }
 
 static void forward_gives_the_same_bits_however_rows_are_batched(void **state) {

@@ -20,7 +20,7 @@ static rig make(int pages, int kept) {
     rig r = {0};
     size_t bytes = kv_page_bytes(&SHAPE) * (size_t)pages;
     assert_int_equal(kv_pool_create(&r.pool, &SHAPE, bytes, NULL), TY_OK);
-    assert_int_equal(prefix_create(&r.index, r.pool, kept, NULL), TY_OK);
+    assert_int_equal(prefix_create(&r.index, r.pool, 1, kept, NULL), TY_OK);
     return r;
 }
 
@@ -77,7 +77,7 @@ static void check_numbers(const rig *r, const seq *s) {
 }
 
 static void leave(rig *r, seq *s) {
-    prefix_insert(r->index, s->key, s->kv.len, &s->kv);
+    prefix_insert(r->index, 0, s->key, s->kv.len, &s->kv);
     kv_seq_clear(r->pool, &s->kv);
 }
 
@@ -85,14 +85,14 @@ static void leave(rig *r, seq *s) {
 static void live(rig *r, const char *text, int n) {
     static seq s;
     spell(&s, text, n);
-    (void)prefix_match(r->index, s.key, n - 1, &s.kv);
+    (void)prefix_match(r->index, 0, s.key, n - 1, &s.kv);
     assert_int_equal(compute(r, &s, n), TY_OK);
     check_numbers(r, &s);
     leave(r, &s);
 }
 
 static int match(rig *r, seq *s, int n) {
-    int found = prefix_match(r->index, s->key, n, &s->kv);
+    int found = prefix_match(r->index, 0, s->key, n, &s->kv);
     assert_int_equal(found, s->kv.len);
     assert_true(found <= n);
     check_numbers(r, s);
@@ -173,8 +173,8 @@ static void the_same_computed_twice_is_kept_once(void **state) {
     assert_int_equal(compute(&r, &a, 64), TY_OK);
     assert_int_equal(compute(&r, &b, 64), TY_OK);
     check_count(&r, 8, 0);
-    prefix_insert(r.index, a.key, 64, &a.kv);
-    prefix_insert(r.index, b.key, 64, &b.kv); /* b goes on over a's pages */
+    prefix_insert(r.index, 0, a.key, 64, &a.kv);
+    prefix_insert(r.index, 0, b.key, 64, &b.kv); /* b goes on over a's pages */
     check_count(&r, 4, 0);
     assert_int_equal(compute(&r, &a, 70), TY_OK);
     assert_int_equal(compute(&r, &b, 68), TY_OK);
@@ -293,7 +293,7 @@ static void random_life(int pages, bool exact) {
         if (want > LEN) want = LEN;
         (void)compute(&r, q, want);
         check_numbers(&r, q);
-        if (!exact) prefix_insert(r.index, q->key, q->kv.len / KV_PAGE * KV_PAGE, &q->kv);
+        if (!exact) prefix_insert(r.index, 0, q->key, q->kv.len / KV_PAGE * KV_PAGE, &q->kv);
         if ((rnd >> 26) % 4 > 0) continue;
         if (q->kv.len > 0 && (rnd >> 28) > 2) {
             past[n_past] = *q;

@@ -491,6 +491,45 @@ static void stage_without_worker_is_unavailable_after_a_grace(void **state) {
     rig_stop(&r);
 }
 
+static ty_message *task_with(const rig *r, int part, const char *adapter) {
+    ty_message *m = rig_task(r, "req", part, 1);
+    assert_int_equal(ty_pb_set_str(&m->env->itinerary[0]->adapter, adapter), TY_OK);
+    return m;
+}
+
+static void task_goes_to_a_worker_that_has_its_adapter(void **state) {
+    (void)state;
+    rig r;
+    const test_toy with = {.adapter = "X", .batch_limit = 1, .credits = 1, .delay_ms = 300};
+    rig_start(&r, 1, (const char *[]){"--lost-grace-ms", "300", NULL});
+    rig_worker(&r, 0, "a", (test_toy){.batch_limit = 1, .credits = 1});
+    rig_worker(&r, 1, "a", with);
+    rig_wait_workers(&r, 0, 2);
+    /* The second waits for the one that has X, although the other is free; the third does not wait behind it. */
+    rig_send(&r, task_with(&r, 0, "X"));
+    rig_send(&r, task_with(&r, 1, "X"));
+    rig_send(&r, task_with(&r, 2, ""));
+    for (int i = 0; i < 3; i++) {
+        static const int order[] = {2, 0, 1};
+        ty_message *m = rig_expect(&r, TYTO__ENVELOPE__BODY_RESULT);
+        assert_int_equal(m->env->part, order[i]);
+        assert_string_equal(m->env->timings[0]->worker, order[i] == 2 ? "a.0" : "a.1");
+        ty_message_destroy(&m);
+    }
+    /* Its worker is killed: the task waits for the next one that has it. */
+    rig_send(&r, task_with(&r, 3, "X"));
+    rig_wait_in_flight(&r, 0, 1);
+    rig_worker_kill(&r, 1, SIGKILL);
+    rig_worker(&r, 1, "a", with);
+    ty_message *m = rig_expect(&r, TYTO__ENVELOPE__BODY_RESULT);
+    assert_string_equal(m->env->timings[0]->worker, "a.1");
+    assert_int_equal(m->env->timings[0]->attempt, 2);
+    ty_message_destroy(&m);
+    rig_send(&r, task_with(&r, 4, "Y"));
+    rig_expect_error(&r, TY_EUNAVAILABLE, "no worker serves a (model model-a, adapter Y)");
+    rig_stop(&r);
+}
+
 static void full_queue_is_overload(void **state) {
     (void)state;
     rig r;
@@ -777,6 +816,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_busy_worker_is_preferred_no_more),
         cmocka_unit_test(newer_generation_takes_the_place_of_the_older),
         cmocka_unit_test(stage_without_worker_is_unavailable_after_a_grace),
+        cmocka_unit_test(task_goes_to_a_worker_that_has_its_adapter),
         cmocka_unit_test(full_queue_is_overload),
         cmocka_unit_test(contract_that_does_not_fit_names_both_numbers),
         cmocka_unit_test(tensor_that_the_stage_does_not_take_is_a_shape_error),
