@@ -10,16 +10,32 @@ int adamw_parse(const char *name) {
     return strcmp(name, "adamw_torch") == 0 ? ADAMW_TORCH : -1;
 }
 
-double adamw_grad_norm(const param_set *s) {
+/* The share in as many parts however many threads there are, so that the sum's bits do not show them. */
+enum { PARTS = 256, LANES = 8 };
+
+typedef struct {
+    const float *grad;
+    int64_t n, per;
+    double part[PARTS];
+} square_job;
+
+static void square_task(void *ctx, int task, int member) {
+    square_job *j = ctx;
+    double lane[LANES] = {0};
+    (void)member;
+    int64_t end = (task + 1) * j->per < j->n ? (task + 1) * j->per : j->n;
+    for (int64_t i = task * j->per; i < end; i += LANES)
+        for (int l = 0; l < LANES; l++) lane[l] += (double)j->grad[i + l] * (double)j->grad[i + l];
+    for (int l = 0; l < LANES; l++) j->part[task] += lane[l];
+}
+
+double adamw_grad_squares(const param_set *s, ty_pool *pool) {
+    square_job j = {.grad = s->grads + s->first, .n = s->last - s->first};
     double sum = 0;
-    for (int i = 0; i < s->n; i++) {
-        const param *p = s->item[i];
-        double part = 0;
-        for (int64_t k = 0; k < p->count && p->grad; k++)
-            part += (double)p->grad[k] * (double)p->grad[k];
-        sum += part;
-    }
-    return sqrt(sum);
+    j.per = (j.n / PARTS + LANES) / LANES * LANES; /* shares are multiples of 16 long */
+    ty_pool_run(j.n < PIECE ? NULL : pool, PARTS, square_task, &j);
+    for (int i = 0; i < PARTS; i++) sum += j.part[i];
+    return sum;
 }
 
 double adamw_clip(double norm, double max) {

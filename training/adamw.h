@@ -20,8 +20,8 @@ typedef struct {
 
 /* "adamw_hf", "adamw_torch"; -1 for another. */
 int adamw_parse(const char *name);
-/* Square root of the sum of squares of all gradients (f64 sums, so no order shows). */
-double adamw_grad_norm(const param_set *s);
+/* The sum of squares of the gradients of the set's share; over all ranks: the square of their norm. */
+double adamw_grad_squares(const param_set *s, ty_pool *pool);
 /* What clipping multiplies gradients by: max / (norm + 1e-6), at most 1; max 0: no clipping. */
 double adamw_clip(double norm, double max);
 /* Step t (from 1) on the set's share of the elements, gradients times `scale`.  Parameters that were not

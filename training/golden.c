@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 #include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -235,7 +236,7 @@ static ty_status train(golden *g, train_run *r, ty_err *err) {
         st = pass_run(r, g->m, &g->batch, weight, step < STEPS, &loss, err);
         losses[step] = (float)(loss * (double)weight);
         if (st != TY_OK || step == STEPS) break;
-        double norm = adamw_grad_norm(s);
+        double norm = sqrt(adamw_grad_squares(s, r->pool));
         norms[step] = (float)norm;
         if (step == 0) st = put(g, "grad", true, err);
         adamw_step(&g->optimizer, s, r->pool, step + 1, g->lr, adamw_clip(norm, g->max_norm));

@@ -177,10 +177,14 @@ static int64_t flat_size(const param *p) {
     return (p->count + 15) / 16 * 16;
 }
 
+int64_t param_share(const param_set *s, int n_rank) {
+    return (s->n_value / 16 + n_rank - 1) / n_rank * 16;
+}
+
 ty_status param_settle(param_set *s, int rank, int n_rank, ty_err *err) {
     for (int i = 0; i < s->n; i++)
         if (s->item[i]->train) s->n_value += flat_size(s->item[i]);
-    int64_t share = (s->n_value / 16 + n_rank - 1) / n_rank * 16, at = 0;
+    int64_t share = param_share(s, n_rank), at = 0;
     s->first = share * rank < s->n_value ? share * rank : s->n_value;
     s->last = s->first + share < s->n_value ? s->first + share : s->n_value;
     ty_status st = new_array(&s->values, s->n_value, err);

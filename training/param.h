@@ -61,6 +61,8 @@ ty_status param_new(param_set *s, const char *name, int n_dim, const int64_t *sh
 /* After the last one: moves all that trains into the flat arrays.  Moments are held of the rank's share of
  * the elements: all of them for rank 0 of 1. */
 ty_status param_settle(param_set *s, int rank, int n_rank, ty_err *err);
+/* The length of a rank's share: rank r has the elements from r times this on. */
+int64_t param_share(const param_set *s, int n_rank);
 param *param_find(const param_set *s, const char *name); /* NULL: none */
 /* Bytes of frozen and training values together with gradients and moments. */
 size_t param_bytes(const param_set *s);

@@ -44,25 +44,33 @@ void ranks_reduced(void) {
     n_pending = 0;
 }
 
+/* Where a run of elements [at, last) that one rank owns ends, in a piece that MPI can count. */
+static int64_t owned_until(const param_set *s, int64_t at, int64_t last, int *owner) {
+    int64_t share = param_share(s, ranks_size());
+    *owner = (int)(at / share);
+    int64_t end = (*owner + 1) * share < last ? (*owner + 1) * share : last;
+    return end - at < PIECE ? end : at + PIECE;
+}
+
+/* A reduce-scatter over uneven runs: each run goes to its owner alone. */
 void ranks_reduce(param_set *s, int64_t first, int64_t last) {
-    for (; first < last; first += PIECE) {
-        int n = (int)(last - first < PIECE ? last - first : PIECE);
+    int owner;
+    for (int64_t at = first, end; at < last; at = end) {
+        end = owned_until(s, at, last, &owner);
+        float *x = s->grads + at;
+        bool mine = owner == ranks_rank();
         if (n_pending == MOST) ranks_reduced();
-        MPI_Iallreduce(MPI_IN_PLACE, s->grads + first, n, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD,
-                       &pending[n_pending++]);
+        MPI_Ireduce(mine ? MPI_IN_PLACE : x, mine ? x : NULL, (int)(end - at), MPI_FLOAT, MPI_SUM,
+                    owner, MPI_COMM_WORLD, &pending[n_pending++]);
     }
 }
 
-/* Shares are all as long as rank 0's, but the last ones. */
 void ranks_share_values(param_set *s) {
-    int size = ranks_size();
-    int64_t share = (s->n_value / 16 + size - 1) / size * 16;
-    for (int r = 0; r < size; r++)
-        for (int64_t at = r * share; at < (r + 1) * share && at < s->n_value; at += PIECE) {
-            int64_t end = (r + 1) * share < s->n_value ? (r + 1) * share : s->n_value;
-            int n = (int)(end - at < PIECE ? end - at : PIECE);
-            MPI_Bcast(s->values + at, n, MPI_FLOAT, r, MPI_COMM_WORLD);
-        }
+    int owner;
+    for (int64_t at = 0, end; at < s->n_value; at = end) {
+        end = owned_until(s, at, s->n_value, &owner);
+        MPI_Bcast(s->values + at, (int)(end - at), MPI_FLOAT, owner, MPI_COMM_WORLD);
+    }
 }
 
 #else

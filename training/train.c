@@ -325,7 +325,9 @@ static ty_status update(trainer *t, const gathered *g, double *norm, double *lr,
     const recipe *r = &t->c->recipe;
     int64_t warmup =
         r->warmup_steps > 0 ? r->warmup_steps : (int64_t)ceil(r->warmup_ratio * (double)t->steps);
-    *norm = adamw_grad_norm(&t->m->params);
+    double squares = adamw_grad_squares(&t->m->params, t->run.pool);
+    ranks_sum(&squares, 1);
+    *norm = sqrt(squares);
     *lr = r->lr * schedule_factor(r->schedule, t->at.step, warmup, t->steps);
     if (!isfinite(*norm) || !isfinite(g->sum[0]))
         return ty_fail(err, TY_EINVAL,
