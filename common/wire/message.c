@@ -4,6 +4,7 @@
 #include "common/base/clock.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,8 +72,20 @@ ty_status ty_pb_append(void *array, size_t *n, void *item) {
 
 /* ---- life ---- */
 
+/* Without an envelope.  The frames' room, 8 KiB, is left as it is: a message with each token has none. */
+static ty_message *make_empty(void) {
+    ty_message *m = malloc(sizeof(*m));
+    if (m) memset(m, 0, offsetof(ty_message, frame));
+    return m;
+}
+
+static void drop_packed(ty_message *m) {
+    if (m->is_packed) zmq_msg_close(&m->packed);
+    m->is_packed = false;
+}
+
 ty_message *ty_message_new(void) {
-    ty_message *m = calloc(1, sizeof(*m));
+    ty_message *m = make_empty();
     if (!m) return NULL;
     m->env = ty_pb_new(&tyto__envelope__descriptor);
     if (!m->env) {
@@ -92,6 +105,7 @@ void ty_message_destroy(ty_message **mp) {
     ty_message *m = *mp;
     if (!m) return;
     close_frames(m);
+    drop_packed(m);
     if (m->env) tyto__envelope__free_unpacked(m->env, NULL);
     free(m->identity);
     free(m);
@@ -120,7 +134,7 @@ static Tyto__Envelope *envelope_dup(const Tyto__Envelope *e) {
 
 ty_status ty_message_dup(const ty_message *m, ty_message **out, ty_err *err) {
     *out = NULL;
-    ty_message *d = calloc(1, sizeof(*d));
+    ty_message *d = make_empty();
     if (!d) return ty_fail(err, TY_ENOMEM, "no memory for a message");
     d->env = envelope_dup(m->env);
     if (!d->env || (m->identity && set_identity(d, m->identity, m->identity_len) != TY_OK)) {
@@ -146,6 +160,7 @@ ty_status ty_message_dup(const ty_message *m, ty_message **out, ty_err *err) {
 
 void ty_message_set_body(ty_message *m, Tyto__Envelope__BodyCase c, void *body) {
     Tyto__Envelope *e = m->env;
+    drop_packed(m);
     /* Every member of the oneof is a pointer to a message, so one free serves them all. */
     if (e->body_case != TYTO__ENVELOPE__BODY__NOT_SET)
         protobuf_c_message_free_unpacked((ProtobufCMessage *)e->hello, NULL);
@@ -430,6 +445,73 @@ static ty_status open_envelope(ty_message *m, zmq_msg_t *part, ty_err *err) {
     return TY_OK;
 }
 
+/* ---- an envelope's fields, as protobuf writes them ---- */
+
+typedef struct {
+    const uint8_t *at, *end;
+} reader;
+
+static bool read_varint(reader *r, uint64_t *out) {
+    *out = 0;
+    for (int shift = 0; shift < 64 && r->at < r->end; shift += 7) {
+        uint8_t b = *r->at++;
+        *out |= (uint64_t)(b & 0x7f) << shift;
+        if (b < 0x80) return true;
+    }
+    return false;
+}
+
+/* One field: its number; its value (a varint, 4 or 8 bytes), or its bytes.  False: none is whole. */
+static bool read_field(reader *r, uint32_t *number, uint64_t *value, reader *bytes) {
+    enum { VARINT = 0, EIGHT = 1, BYTES = 2, FOUR = 5 };
+    uint64_t key, n = 0;
+    *bytes = (reader){0};
+    if (!read_varint(r, &key) || key >> 3 == 0 || key >> 3 > INT32_MAX) return false;
+    *number = (uint32_t)(key >> 3);
+    switch (key & 7) {
+    case VARINT: return read_varint(r, value);
+    case EIGHT: n = 8; break;
+    case FOUR: n = 4; break;
+    case BYTES:
+        if (!read_varint(r, &n)) return false;
+        break;
+    default: return false;
+    }
+    if (n > (uint64_t)(r->end - r->at)) return false;
+    *bytes = (reader){r->at, r->at + n};
+    r->at += n;
+    if ((key & 7) == EIGHT)
+        memcpy(value, bytes->at, 8); /* little-endian, as all that Tyto runs on */
+    return true;
+}
+
+/* A chunk's envelope into the message, packed; *part is taken over then.  False: it is another one, or there is something
+ * in it that open_envelope shall judge. */
+static bool open_chunk(ty_message *m, zmq_msg_t *part) {
+    enum { VERSION = 1, TENSORS = 15, DISPATCH = 16, CHUNK = 25, BODY_FIRST = 20 };
+    reader r = {zmq_msg_data(part), NULL}, bytes, chunk = {0};
+    uint32_t number;
+    uint64_t value = 0, version = 0, dispatch = 0;
+    r.end = r.at + zmq_msg_size(part);
+    while (r.at < r.end) {
+        if (!read_field(&r, &number, &value, &bytes)) return false;
+        if (number == TENSORS || (number >= BODY_FIRST && number != CHUNK)) return false;
+        if (number == VERSION) version = value;
+        if (number == DISPATCH) dispatch = value;
+        if (number != CHUNK) continue;
+        if (chunk.at) return false; /* protobuf would merge the two */
+        chunk = bytes;
+    }
+    if (version != TY_PROTOCOL_VERSION || !chunk.at) return false;
+    Tyto__Chunk *c = tyto__chunk__unpack(NULL, (size_t)(chunk.end - chunk.at), chunk.at);
+    if (!c) return false;
+    ty_message_set_body(m, TYTO__ENVELOPE__BODY_CHUNK, c);
+    m->env->dispatch = dispatch;
+    zmq_msg_init(&m->packed);
+    zmq_msg_move(&m->packed, part);
+    return m->is_packed = true;
+}
+
 static ty_status check_received(const ty_message *m, int n_parts, ty_err *err) {
     if (n_parts > TY_MESSAGE_FRAMES_MAX)
         return ty_fail(err, TY_ELIMIT, "%d frames behind an envelope, at most %d", n_parts,
@@ -455,7 +537,8 @@ static ty_status strip(ty_message *m) {
     return TY_OK;
 }
 
-static ty_status recv_rest(void *socket, bool router, ty_message *m, zmq_msg_t *part, ty_err *err) {
+static ty_status recv_rest(void *socket, bool router, bool forward, ty_message *m, zmq_msg_t *part,
+                           ty_err *err) {
     bool more = zmq_msg_more(part);
     if (router) {
         if (set_identity(m, zmq_msg_data(part), zmq_msg_size(part)) != TY_OK) {
@@ -474,12 +557,13 @@ static ty_status recv_rest(void *socket, bool router, ty_message *m, zmq_msg_t *
         const char *role = zmq_msg_gets(part, "User-Id");
         if (role) snprintf(m->role, sizeof(m->role), "%s", role);
     }
+    if (forward && !more && open_chunk(m, part)) return TY_OK;
     ty_status st = open_envelope(m, part, err);
     int n = recv_frames(socket, m, more);
     return st == TY_OK ? check_received(m, n, err) : st;
 }
 
-ty_status ty_message_recv(void *socket, bool router, ty_message **out, ty_err *err) {
+static ty_status receive(void *socket, bool router, bool forward, ty_message **out, ty_err *err) {
     zmq_msg_t part;
     *out = NULL;
     ty_status st = recv_part(socket, &part, err);
@@ -495,7 +579,7 @@ ty_status ty_message_recv(void *socket, bool router, ty_message **out, ty_err *e
     }
     m->received_us = ty_now_us();
     m->received_unix_us = ty_now_unix_us();
-    st = recv_rest(socket, router, m, &part, err);
+    st = recv_rest(socket, router, forward, m, &part, err);
     zmq_msg_close(&part);
     if (st == TY_ENOMEM || (st != TY_OK && strip(m) != TY_OK)) {
         ty_message_destroy(&m);
@@ -503,6 +587,14 @@ ty_status ty_message_recv(void *socket, bool router, ty_message **out, ty_err *e
     }
     *out = m;
     return st;
+}
+
+ty_status ty_message_recv(void *socket, bool router, ty_message **out, ty_err *err) {
+    return receive(socket, router, false, out, err);
+}
+
+ty_status ty_message_recv_to_forward(void *router, ty_message **out, ty_err *err) {
+    return receive(router, true, true, out, err);
 }
 
 /* ---- sending ---- */
@@ -536,11 +628,20 @@ static ty_status pack_envelope(const Tyto__Envelope *e, zmq_msg_t *part, ty_err 
     return TY_OK;
 }
 
+static ty_status make_head(ty_message *m, zmq_msg_t *head, ty_err *err) {
+    if (!m->is_packed) {
+        m->env->sent_unix_us = ty_now_unix_us();
+        return pack_envelope(m->env, head, err);
+    }
+    zmq_msg_init(head);
+    if (zmq_msg_copy(head, &m->packed) == 0) return TY_OK;
+    return ty_fail(err, TY_ENOMEM, "no memory to send");
+}
+
 ty_status ty_message_post(void *socket, const void *identity, size_t identity_len, ty_message *m,
                           ty_err *err) {
     zmq_msg_t head;
-    m->env->sent_unix_us = ty_now_unix_us();
-    ty_status st = pack_envelope(m->env, &head, err);
+    ty_status st = make_head(m, &head, err);
     if (st != TY_OK) return st;
     if (identity) {
         st = send_bytes(socket, identity, identity_len, err);

@@ -26,9 +26,12 @@ typedef struct {
     size_t identity_len;
     Tyto__Envelope *env;         /* owned; unpacked by protobuf-c, or made by ty_message_new */
     char role[TY_KEY_ROLE_TEXT]; /* ROUTER sockets with keys: the peer's role; "" elsewhere */
-    zmq_msg_t frame[TY_MESSAGE_FRAMES_MAX];
+    /* An envelope that goes on as it came: `env` has of it what its reader needs (ty_message_recv_to_forward). */
+    bool is_packed;
+    zmq_msg_t packed;
     int n_frame;
     int64_t received_unix_us, received_us; /* stamped by ty_message_recv */
+    zmq_msg_t frame[TY_MESSAGE_FRAMES_MAX];
 } ty_message;
 
 /* An empty envelope of this protocol version; NULL when out of memory. */
@@ -66,6 +69,10 @@ ty_status ty_message_tensor(ty_message *m, int i, const char **name, ty_tensor *
  *   TY_EIO, TY_ENOMEM  the socket failed, or memory ran out (*out NULL)
  */
 ty_status ty_message_recv(void *socket, bool router, ty_message **out, ty_err *err);
+/* The same from a ROUTER, for who hands on what it reads: of an envelope with a Chunk and without tensors, which comes
+ * with every token, only `dispatch` and the Chunk are unpacked, and sending the message sends the envelope as it
+ * came (its sent_unix_us too), until its body is set anew. */
+ty_status ty_message_recv_to_forward(void *router, ty_message **out, ty_err *err);
 /* Stamps sent_unix_us and sends without blocking; consumes *m on success.  router: sends to
  * m->identity.  Fails: TY_EOVERLOAD (the peer takes nothing now), TY_EUNAVAILABLE (no such peer). */
 ty_status ty_message_send(void *socket, bool router, ty_message **m, ty_err *err);

@@ -131,7 +131,8 @@ static void receive(broker *b, bool from_worker) {
     for (int i = 0; i < RECV_AT_ONCE; i++) {
         ty_message *m = NULL;
         ty_err err = {0};
-        ty_status st = ty_message_recv(socket, true, &m, &err);
+        ty_status st = from_worker ? ty_message_recv_to_forward(socket, &m, &err)
+                                   : ty_message_recv(socket, true, &m, &err);
         if (st == TY_ENOTFOUND) return;
         if (st != TY_OK)
             receive_bad(b, from_worker, &m, &err);

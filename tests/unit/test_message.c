@@ -36,6 +36,14 @@ static int teardown(void **state) {
     return 0;
 }
 
+static ty_status forward_soon(void *router, ty_message **out, ty_err *err) {
+    for (int i = 0;; i++) {
+        ty_status st = ty_message_recv_to_forward(router, out, err);
+        if (st != TY_ENOTFOUND || i == 1000) return st;
+        usleep(1000);
+    }
+}
+
 static ty_status recv_soon(void *socket, bool router, ty_message **out, ty_err *err) {
     for (int i = 0;; i++) {
         ty_status st = ty_message_recv(socket, router, out, err);
@@ -374,6 +382,84 @@ static void message_move_tensors_appends_and_empties(void **state) {
     ty_message_destroy(&from);
 }
 
+static ty_message *make_chunk(void) {
+    ty_message *m = make_task();
+    Tyto__Chunk *c = ty_pb_new(&tyto__chunk__descriptor);
+    for (int i = 0; i < 2; i++) {
+        Tyto__TokenInfo *t = ty_pb_new(&tyto__token_info__descriptor);
+        t->id = 300 + i;
+        ty_pb_set_str(&t->text, "word");
+        assert_int_equal(ty_pb_append(&c->tokens, &c->n_tokens, t), TY_OK);
+    }
+    c->first = 7;
+    m->env->dispatch = UINT64_C(0x8000000000000123);
+    ty_message_set_body(m, TYTO__ENVELOPE__BODY_CHUNK, c);
+    return m;
+}
+
+/* What is forwarded is what came, though only its chunk was read; with another body it is that one. */
+static void message_forwards_chunks_as_they_came(void **state) {
+    pair *p = *state;
+    ty_message *m = NULL, *got = NULL;
+    ty_err err;
+    for (int answer = 0; answer < 2; answer++) {
+        m = make_chunk();
+        assert_int_equal(ty_message_send(p->dealer, false, &m, &err), TY_OK);
+        assert_int_equal(forward_soon(p->router, &m, &err), TY_OK);
+        assert_true(m->is_packed && m->env->body_case == TYTO__ENVELOPE__BODY_CHUNK);
+        assert_true(m->env->dispatch == UINT64_C(0x8000000000000123) && m->env->chunk->first == 7);
+        assert_int_equal(m->env->chunk->n_tokens, 2);
+        assert_int_equal(m->env->chunk->tokens[1]->id, 301);
+        if (answer) ty_message_set_error(m, TY_EIO, "no", "");
+        assert_int_equal(ty_message_post(p->router, m->identity, m->identity_len, m, &err), TY_OK);
+        ty_message_destroy(&m);
+        assert_int_equal(recv_soon(p->dealer, false, &got, &err), TY_OK);
+        if (answer) {
+            assert_int_equal(got->env->body_case, TYTO__ENVELOPE__BODY_ERROR);
+        } else {
+            assert_string_equal(got->env->request_id, "req-1");
+            assert_true(got->env->part == 3 && got->env->generation == 2);
+            assert_string_equal(got->env->chunk->tokens[0]->text, "word");
+            assert_true(got->env->sent_unix_us > 0);
+        }
+        ty_message_destroy(&got);
+    }
+}
+
+static void send_raw(pair *p, const void *bytes, size_t n) {
+    assert_int_equal(zmq_send(p->dealer, bytes, n, 0), (int)n);
+}
+
+/* Other messages, and chunks that are not as they should be, are received as ever. */
+static void message_to_forward_is_judged_as_any_other(void **state) {
+    pair *p = *state;
+    ty_message *m = make_task(), *got = NULL;
+    ty_err err;
+    uint8_t packed[256];
+    add_floats(m, "a", 2, 2, 1);
+    assert_int_equal(ty_message_send(p->dealer, false, &m, &err), TY_OK);
+    assert_int_equal(forward_soon(p->router, &got, &err), TY_OK);
+    assert_true(!got->is_packed && got->n_frame == 1);
+    ty_message_destroy(&got);
+    m = make_chunk();
+    size_t n = tyto__envelope__pack(m->env, packed);
+    for (size_t cut = 1; cut < n; cut++) {
+        send_raw(p, packed, cut);
+        ty_status want = recv_soon(p->router, true, &got, &err);
+        ty_message_destroy(&got);
+        send_raw(p, packed, cut);
+        assert_int_equal(forward_soon(p->router, &got, &err), want);
+        assert_true(want == TY_OK || got->env->body_case == TYTO__ENVELOPE__BODY__NOT_SET);
+        ty_message_destroy(&got);
+    }
+    m->env->version = 9;
+    n = tyto__envelope__pack(m->env, packed);
+    send_raw(p, packed, n);
+    assert_int_equal(forward_soon(p->router, &got, &err), TY_EVERSION);
+    ty_message_destroy(&got);
+    ty_message_destroy(&m);
+}
+
 static void message_post_keeps_the_message(void **state) {
     pair *p = *state;
     ty_message *m = make_task(), *got;
@@ -423,6 +509,8 @@ int main(void) {
         cmocka_unit_test(message_tensor_refuses_a_fetch_address),
         cmocka_unit_test(message_dup_shares_the_frames),
         cmocka_unit_test(message_move_tensors_appends_and_empties),
+        with_sockets(message_forwards_chunks_as_they_came),
+        with_sockets(message_to_forward_is_judged_as_any_other),
         with_sockets(message_post_keeps_the_message),
         with_sockets(message_send_to_no_one_is_unavailable),
     };
