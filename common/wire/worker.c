@@ -36,7 +36,12 @@ static void on_signal(int signo) {
     errno = saved;
 }
 
+void ty_worker_wake(ty_worker *w) {
+    wake(w->wake_fd);
+}
+
 void ty_worker_post(ty_worker *w, ty_worker_link *l, uint32_t epoch, ty_message *m, bool closes) {
+    if (!closes && ty_worker_send_now(w, l, epoch, &m)) return;
     ty_outgoing *o = malloc(sizeof(*o));
     if (!o) {
         ty_error("req=%s lost: no memory to send", m->env->request_id);
@@ -262,6 +267,7 @@ static void close_worker(ty_worker *w) {
     if (w->wake_fd >= 0) close(w->wake_fd);
     pthread_cond_destroy(&w->work);
     pthread_mutex_destroy(&w->lock);
+    pthread_mutex_destroy(&w->sockets);
 }
 
 static ty_status check_stage(const ty_stage *s, const ty_worker_contract *c, ty_err *err) {
@@ -304,6 +310,7 @@ ty_status ty_worker_run(const ty_stage *stage, void *ctx, const ty_worker_contra
     w.incarnation = (uint64_t)ty_now_unix_us();
     TAILQ_INIT(&w.waiting);
     TAILQ_INIT(&w.open);
+    pthread_mutex_init(&w.sockets, NULL);
     pthread_mutex_init(&w.lock, NULL);
     pthread_cond_init(&w.work, NULL);
     w.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -2,8 +2,8 @@
  * worker.h - the life that all stages share when they serve: hello with a contract, credits,
  * heartbeats, deadlines, cancels, checksums, timing records, drain on SIGTERM.
  *
- * Two threads: the I/O thread owns the ZeroMQ sockets; the caller's thread computes and never touches
- * one.  They meet in two queues.
+ * Two threads: the I/O thread owns the ZeroMQ sockets; the caller's thread computes.  They meet in two queues; a token alone
+ * leaves by the thread that made it when the other sleeps.
  *
  * A pure stage (preprocess, vit, abstractor) gives `batch`: it is called with everything that waits, up
  * to batch_limit.  A streaming stage (decoder) gives `submit`, `step`, `cancel`: jobs stay open

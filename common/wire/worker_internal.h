@@ -6,6 +6,9 @@
  * the stage), until it is closed;
  * its Result or Error then goes into its link's outbox.  The mutex guards those lists and the flags
  * below it; everything else belongs to one thread, as said beside it.
+ *
+ * The links belong to who holds `sockets`: the I/O thread, which lets go of it while it sleeps, so that a token then
+ * leaves from the thread that made it, without waking another for that.  It is taken before `lock`, never behind it.
  */
 #ifndef TY_WIRE_WORKER_INTERNAL_H
 #define TY_WIRE_WORKER_INTERNAL_H
@@ -64,7 +67,7 @@ struct ty_worker_link {
     char *endpoint;
     struct ty_outbox outbox; /* guarded */
 
-    /* I/O thread */
+    /* Guarded by `sockets` */
     void *socket;
     bool welcomed, said_waiting;
     int heartbeat_ms;
@@ -90,6 +93,7 @@ struct ty_worker {
     int64_t drain_until_us; /* I/O thread; monotonic */
     int wake_fd;            /* eventfd: the outbox has something, or a signal came */
 
+    pthread_mutex_t sockets;
     pthread_mutex_t lock;
     pthread_cond_t work; /* something for the compute thread */
     struct ty_job_list waiting, open;
@@ -109,6 +113,8 @@ void ty_job_destroy(ty_job *j);
 /* Checks every input tensor once; ty_job_tensor then only hands them out. */
 ty_status ty_job_verify(ty_job *j, ty_err *err);
 
+/* worker.c: the I/O thread looks around. */
+void ty_worker_wake(ty_worker *w);
 /* worker.c: puts a message into the outbox and wakes the I/O thread; takes it over.  epoch: of its task. */
 void ty_worker_post(ty_worker *w, ty_worker_link *l, uint32_t epoch, ty_message *m, bool closes);
 
@@ -116,6 +122,8 @@ void ty_worker_post(ty_worker *w, ty_worker_link *l, uint32_t epoch, ty_message 
 void ty_worker_drop_jobs(struct ty_job_list *list);
 void ty_worker_drop_outbox(struct ty_outbox *list);
 
+/* worker_io.c: sends it at once (consumed; true) if the I/O thread sleeps and nothing waits before it. */
+bool ty_worker_send_now(ty_worker *w, ty_worker_link *l, uint32_t epoch, ty_message **m);
 /* worker_io.c: the I/O thread's body; arg is the ty_worker. */
 void *ty_worker_io(void *arg);
 

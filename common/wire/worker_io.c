@@ -1,4 +1,4 @@
-/* worker_io.c - the worker's I/O thread: the only one that touches its sockets.
+/* worker_io.c - the worker's I/O thread, to which its sockets belong.
  *
  * Says hello to each broker until it is welcomed, then gives a sign of life every interval.  A broker that
  * gave none for three intervals gets a new hello, while what it asked for is computed; its results leave
@@ -10,6 +10,7 @@
 #include "common/base/log.h"
 #include "common/wire/socket.h"
 
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -478,17 +479,46 @@ static long next_timeout_ms(const ty_worker *w, bool flushed, int64_t now) {
     return until > now ? (long)((until - now + 999) / 1000) : 0;
 }
 
-static void wait_and_receive(ty_worker *w, long timeout_ms) {
-    zmq_pollitem_t item[TY_ENDPOINTS_MAX + 1];
+/* A socket's descriptor tells of changes alone, and whoever uses the socket may have taken one in. */
+static bool something_waits(const ty_worker_link *l) {
+    int events = 0;
+    size_t size = sizeof(events);
+    return zmq_getsockopt(l->socket, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN);
+}
+
+bool ty_worker_send_now(ty_worker *w, ty_worker_link *l, uint32_t epoch, ty_message **m) {
+    if (pthread_mutex_trylock(&w->sockets) != 0) return false;
+    pthread_mutex_lock(&w->lock);
+    bool may = TAILQ_EMPTY(&l->outbox) && epoch == l->epoch;
+    pthread_mutex_unlock(&w->lock);
+    bool sent = may && l->welcomed && ty_message_send(l->socket, false, m, NULL) == TY_OK;
+    if (sent && something_waits(l)) ty_worker_wake(w);
+    pthread_mutex_unlock(&w->sockets);
+    return sent;
+}
+
+static void sleep_until(ty_worker *w, long timeout_ms) {
+    struct pollfd item[TY_ENDPOINTS_MAX + 1];
     uint64_t count;
-    for (int i = 0; i < w->n_link; i++)
-        item[i] = (zmq_pollitem_t){.socket = w->link[i].socket, .events = ZMQ_POLLIN};
-    item[w->n_link] = (zmq_pollitem_t){.fd = w->wake_fd, .events = ZMQ_POLLIN};
-    if (zmq_poll(item, w->n_link + 1, timeout_ms) <= 0) return;
-    if ((item[w->n_link].revents & ZMQ_POLLIN) && read(w->wake_fd, &count, sizeof(count)) < 0)
+    for (int i = 0; i < w->n_link; i++) {
+        int fd = -1; /* poll ignores it */
+        size_t size = sizeof(fd);
+        (void)zmq_getsockopt(w->link[i].socket, ZMQ_FD, &fd, &size);
+        item[i] = (struct pollfd){.fd = fd, .events = POLLIN};
+    }
+    item[w->n_link] = (struct pollfd){.fd = w->wake_fd, .events = POLLIN};
+    pthread_mutex_unlock(&w->sockets);
+    int n = poll(item, (nfds_t)w->n_link + 1, (int)timeout_ms);
+    pthread_mutex_lock(&w->sockets);
+    if (n > 0 && (item[w->n_link].revents & POLLIN) && read(w->wake_fd, &count, sizeof(count)) < 0)
         return; /* another wake-up comes with the next write */
-    for (int i = 0; i < w->n_link; i++)
-        if (item[i].revents & ZMQ_POLLIN) receive(w, &w->link[i]);
+}
+
+static void wait_and_receive(ty_worker *w, long timeout_ms) {
+    bool any = false;
+    for (int i = 0; i < w->n_link; i++) any = something_waits(&w->link[i]) || any;
+    if (!any) sleep_until(w, timeout_ms);
+    for (int i = 0; i < w->n_link; i++) receive(w, &w->link[i]);
 }
 
 static void leave(ty_worker *w) {
@@ -501,6 +531,7 @@ static void leave(ty_worker *w) {
 
 void *ty_worker_io(void *arg) {
     ty_worker *w = arg;
+    pthread_mutex_lock(&w->sockets);
     while (!is_finished(w)) {
         check_signals(w);
         for (int i = 0; i < w->n_link; i++) tick(w, &w->link[i], ty_now_us());
@@ -509,5 +540,6 @@ void *ty_worker_io(void *arg) {
         wait_and_receive(w, next_timeout_ms(w, flushed, ty_now_us()));
     }
     leave(w);
+    pthread_mutex_unlock(&w->sockets);
     return NULL;
 }
