@@ -1,6 +1,7 @@
 /* fleet.c - see fleet.h. */
 #include "orchestration/fleet.h"
 
+#include "common/base/log.h"
 #include "common/model/adapter.h"
 
 #include <errno.h>
@@ -67,6 +68,16 @@ static ty_status adapter_pipeline(const fleet *f, const ty_adapter_option *o, in
                          o->name, f->pipeline[0].name, o->name);
 }
 
+/* A run that trained more than its adapter left that beside it. */
+static void warn_of_more(const char *dir) {
+    char path[STATE_PATH];
+    int n = snprintf(path, sizeof(path), "%s/../trained.safetensors", dir);
+    if (n > 0 && n < (int)sizeof(path) && access(path, F_OK) == 0)
+        ty_warn("%s is not all that its run trained: %s is served without; a merged pipeline has "
+                "both (tyto-train --pipeline)",
+                dir, path);
+}
+
 static ty_status check_adapters(const fleet *f, ty_err *err) {
     ty_status st = TY_OK;
     for (int i = 0; i < f->n_adapter && st == TY_OK; i++) {
@@ -76,6 +87,7 @@ static ty_status check_adapters(const fleet *f, ty_err *err) {
         st = ty_adapter_option_parse(&o, f->adapter[i], err);
         if (st == TY_OK) st = adapter_pipeline(f, &o, &at, err);
         if (st == TY_OK) st = ty_adapter_open(&a, o.dir, err);
+        if (st == TY_OK) warn_of_more(o.dir);
         ty_adapter_close(&a);
     }
     return st;

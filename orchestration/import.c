@@ -4,6 +4,8 @@
  * Everything that can be checked is checked before the first byte is written: names, shapes, the
  * tokenizer, the disk.  Then each stage's file is written, a tensor at a time.
  */
+#include "orchestration/import.h"
+
 #include "orchestration/commands.h"
 #include "orchestration/outdir.h"
 #include "orchestration/source.h"
@@ -33,7 +35,6 @@ typedef struct {
     progress progress;
     outdir out;
     const char *name; /* general.name of the decoder */
-    const char *mode; /* --mode: over the checkpoint's; NULL = none */
     ty_layout layout[TY_STAGE_COUNT];
     ty_dtype *type[TY_STAGE_COUNT]; /* [layout.n] */
     bool *used;                     /* [tensors of the checkpoint] */
@@ -470,21 +471,20 @@ static void print_notes(import *m) {
         progress_line(&m->progress, "%.*s", (int)(nl - line), line);
 }
 
-static ty_status run(import *m, const char *src, const char *out, const char *adapter,
-                     ty_err *err) {
+static ty_status run(import *m, const import_options *o, ty_err *err) {
     enum { HEADERS = 4 << 20 };
     char real[PATH_MAX];
-    ty_status st = source_open(&m->src, src, err);
-    if (st == TY_OK && adapter) st = ty_adapter_open(&m->adapter, adapter, err);
+    ty_status st = source_open(&m->src, o->src, err);
+    if (st == TY_OK && o->adapter) st = ty_adapter_open(&m->adapter, o->adapter, err);
     if (st != TY_OK) return st;
-    if (m->mode) m->src.preprocess.mode = m->mode;
-    if (!realpath(src, real)) snprintf(real, sizeof(real), "%s", src);
-    m->name = basename(real);
+    if (o->mode) m->src.preprocess.mode = o->mode;
+    if (!realpath(o->src, real)) snprintf(real, sizeof(real), "%s", o->src);
+    m->name = o->name ? o->name : basename(real);
     st = read_vocab(m, err);
     print_notes(m);
     if (st == TY_OK) st = plan(m, err);
     if (st == TY_OK) st = ty_pool_create(&m->pool, 0, err);
-    if (st == TY_OK) st = outdir_begin(&m->out, out, err);
+    if (st == TY_OK) st = outdir_begin(&m->out, o->out, err);
     if (st == TY_OK) st = ty_outfile_check_space(m->out.tmp, total_bytes(m) + HEADERS, err);
     if (st != TY_OK) return st;
     m->progress.total = total_bytes(m);
@@ -511,11 +511,19 @@ static void clear(import *m) {
     source_close(&m->src);
 }
 
-static ty_status parse_mode(import *m, const char *mode, ty_err *err) {
+ty_status import_pipeline(const import_options *o, ty_err *err) {
+import m = {.types = o->types };
+    progress_start(&m.progress, 0);
+    ty_status st = run(&m, o, err);
+    clear(&m);
+    return st;
+}
+
+static ty_status parse_mode(import_options *o, const char *mode, ty_err *err) {
     int k = mode ? preprocess_mode_parse(mode) : -1;
     if (mode && k < 0)
         return ty_fail(err, TY_EINVAL, "--mode %s: want native, rgb, pad, resize or crop", mode);
-    m->mode = mode ? preprocess_mode_name((preprocess_mode)k) : NULL;
+    o->mode = mode ? preprocess_mode_name((preprocess_mode)k) : NULL;
     return TY_OK;
 }
 
@@ -547,15 +555,13 @@ int cmd_import(int argc, char **argv) {
         fprintf(stderr, "tyto import: want SRC and OUT\nusage: %s\n", usage);
         return 2;
     }
-import m = {0 };
+    import_options o = {.src = argv[rest], .out = argv[rest + 1], .adapter = adapter};
     ty_err err = {0};
-    if (stage_types_parse(&m.types, &types, &err) != TY_OK || parse_mode(&m, mode, &err) != TY_OK) {
+    if (stage_types_parse(&o.types, &types, &err) != TY_OK || parse_mode(&o, mode, &err) != TY_OK) {
         fprintf(stderr, "tyto import: %s\n", err.text);
         return 2;
     }
-    progress_start(&m.progress, 0);
-    ty_status st = run(&m, argv[rest], argv[rest + 1], adapter, &err);
+    ty_status st = import_pipeline(&o, &err);
     if (st != TY_OK) fprintf(stderr, "tyto import: %s\n", err.text);
-    clear(&m);
     return st == TY_OK ? 0 : 1;
 }

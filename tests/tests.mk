@@ -58,8 +58,11 @@ chaos: all $(CLIENTS)/.requirements ## 100 streams while decoders, brokers, stor
 test-peft: all $(CLIENTS)/.requirements-peft ## PEFT loads an adapter that the trainer wrote (installs PyTorch)
 	@rm -rf build/peft-check
 	$(OUT)/bin/tyto-train --model tests/golden/v1-micro --data tests/golden/images_golden/v1_train.jsonl --images tests/golden/images \
-	    --recipe v1-stage2 --batch 4 --steps 20 --lr 1e-2 --merge --out build/peft-check
-	$(CLIENTS)/bin/python tests/clients/check_peft.py tests/golden/v1-micro build/peft-check/adapter build/peft-check/model
+	    --recipe v1-stage2 --batch 4 --steps 20 --lr 1e-2 --merge --out build/peft-check/v1
+	$(OUT)/bin/tyto-train --model tests/golden/v2-micro --data tests/golden/images_golden/v2_train.json --images tests/golden/images \
+	    --recipe v2-lora --batch 4 --steps 20 --lr 1e-2 --merge --out build/peft-check/v2
+	for v in v1 v2; do \
+	    $(CLIENTS)/bin/python tests/clients/check_peft.py tests/golden/$$v-micro build/peft-check/$$v/adapter build/peft-check/$$v/model || exit 1; done
 test-llamacpp: all $(CLIENTS)/.requirements-llama ## llama.cpp reads our decoder.gguf, we read its files (compiles for minutes)
 	@tools/setup cmake g++
 	$(OUT)/bin/tyto import tests/golden/v1-micro build/models/llamacpp-check

@@ -18,6 +18,8 @@ static struct {
     int steps, batch, micro_batch, max_length, warmup, lora_rank, seed, save_every, readers,
         threads;
     bool recompute, merge, no_augment, list, is_new;
+    const char *pipeline;
+    ty_option_list pipeline_types;
 } opt;
 
 static const ty_option TABLE[] = {
@@ -57,6 +59,9 @@ static const ty_option TABLE[] = {
     TY_OPT_STR("adapter", NULL, opt.adapter, NULL, "DIR",
                "a LoRA adapter to begin with (PEFT's layout)"),
     TY_OPT_FLAG("merge", NULL, opt.merge, "with LoRA: write the merged model too"),
+    TY_OPT_STR("pipeline", NULL, opt.pipeline, NULL, "DIR",
+               "at the end write the model, merged, as a pipeline too: for `tyto up`"),
+    TY_OPT_LIST("pipeline-type", opt.pipeline_types, "[STAGE=]T", STAGE_TYPES_HELP),
     TY_OPT_STR("frozen-type", NULL, opt.frozen, NULL, "TYPE",
                "keep frozen matrices as f32, f16, bf16, q8_0 or q4_0"),
     TY_OPT_FLAG(
@@ -123,11 +128,13 @@ static ty_status run_training(ty_pool *pool, ty_err *err) {
                       .is_new = opt.is_new,
                       .recompute = opt.recompute,
                       .merge = opt.merge,
+                      .pipeline = opt.pipeline,
                       .seed = (uint64_t)opt.seed,
                       .save_every = opt.save_every,
                       .readers = opt.readers};
     bool finished;
     ty_status st = make_recipe(&c.recipe, err);
+    if (st == TY_OK) st = stage_types_parse(&c.pipeline_types, &opt.pipeline_types, err);
     if (st == TY_OK && opt.frozen && c.frozen_type < 0)
         st = ty_fail(err, TY_EINVAL, "--frozen-type %s: want f32, f16, bf16, q8_0 or q4_0",
                      opt.frozen);

@@ -92,7 +92,8 @@ static const recipe RECIPES[] = {
      .lora_rank = 128,
      .lora_alpha = 256,
      .lora_dropout = 0.05,
-     .lora_target = "model\\.layers\\..*",
+     /* the linear layers by name: PEFT takes the expression too, and refuses one that matches their containers */
+     .lora_target = "model\\.layers\\..*((q|o|gate|up|down)_proj|(k|v)_proj\\.multiway\\.[01])",
      .optimizer = TORCH,
      .lr = 1e-4,
      .clip = 1,

@@ -6,6 +6,7 @@
 #include "common/base/buf.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "orchestration/import.h"
 #include "training/export.h"
 #include "training/loader.h"
 #include "training/lora.h"
@@ -16,6 +17,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <libgen.h>
 #include <math.h>
 #include <regex.h>
 #include <signal.h>
@@ -382,10 +384,16 @@ static ty_status results(trainer *t, ty_err *err) {
         st = lora_save(t->m, &t->lora, t->c->model, path, err);
         snprintf(path, sizeof path, "%s/trained.safetensors", t->c->out);
         if (st == TY_OK) st = export_trained(t->m, path, err);
-        if (!t->c->merge) return st;
+        if (!t->c->merge && !t->c->pipeline) return st;
     }
     snprintf(path, sizeof path, "%s/model", t->c->out);
-    return st == TY_OK ? export_model(t->m, t->c->model, t->c->is_new, path, err) : st;
+    if (st == TY_OK) st = export_model(t->m, t->c->model, t->c->is_new, path, err);
+    if (st != TY_OK || !t->c->pipeline) return st;
+    char name[4096];
+    snprintf(name, sizeof name, "%s", t->c->pipeline);
+    import_options o = {
+        .src = path, .out = t->c->pipeline, .name = basename(name), .types = t->c->pipeline_types};
+    return import_pipeline(&o, err);
 }
 
 static ty_status loop(trainer *t, ty_err *err) {

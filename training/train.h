@@ -6,10 +6,12 @@
  *     OUT/model/               at the end: the model, in Hugging Face's layout (with LoRA: when `merge`)
  *     OUT/adapter/             at the end, with LoRA: the adapter, in PEFT's layout
  *     OUT/trained.safetensors  at the end, with LoRA: what trained besides
+ *     PIPELINE/                at the end, when one is wanted: the model as GGUF files that serve
  */
 #ifndef TRAIN_TRAIN_H
 #define TRAIN_TRAIN_H
 
+#include "orchestration/stage_types.h"
 #include "training/recipe.h"
 
 #include <stdint.h>
@@ -25,6 +27,8 @@ typedef struct {
     int frozen_type; /* -1: as stored */
     bool is_new; /* begin with new weights: `model` needs config.json and tokenizer.model alone */
     bool recompute, merge;
+    const char *pipeline;       /* NULL: none; with one the model is merged */
+    stage_types pipeline_types; /* of its files */
     uint64_t seed;
     int save_every; /* steps */
     int readers;

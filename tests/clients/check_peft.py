@@ -14,7 +14,7 @@ def main(checkpoint, adapter, merged):
     weights = torch.load(checkpoint + "/pytorch_model.bin", map_location="cpu", weights_only=True)
     root = torch.nn.Module()
     for name, w in weights.items():
-        if not name.endswith("_proj.weight"):
+        if w.dim() != 2 or "_proj." not in name or "abstractor" in name:
             continue
         module, parts = root, name.split(".")[:-1]
         for part in parts[:-1]:

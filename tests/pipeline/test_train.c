@@ -1,7 +1,7 @@
 /*
- * test_train.c - from nothing to an answer: a small model with new weights is taught three records, imported,
+ * test_train.c - from nothing to an answer: a small model with new weights is taught two records into a pipeline,
  * and asked; then an adapter is trained on it, and the pipeline with the adapter merged at import answers
- * as the one made of the model that the trainer merged.
+ * as the one that the trainer merged.
  */
 #include "tests/support/process.h"
 #include "tests/support/ty_test.h"
@@ -77,21 +77,19 @@ static int make_inputs(void **state) {
     "<image>\\nHuman: " question "\\nAI: " answer "\"}\n"
 
 static void train(const char *model, const char *data, const char *recipe, const char *out,
-                  const char *steps, const char *first) {
+                  const char *pipeline, const char *steps, const char *first) {
     free(RUN(ARG(test_bin("tyto-train")), ARG("--model"), ARG(model), ARG("--data"), ARG(data),
              ARG("--images"), ARG("tests/golden/images"), ARG("--recipe"), ARG(recipe),
              ARG("--out"), ARG(out), ARG("--steps"), ARG(steps), ARG("--batch"), ARG("2"),
              ARG("--micro-batch"), ARG("2"), ARG("--lr"), ARG("4e-3"), ARG("--no-augment"),
-             ARG("--merge"), ARG("--threads"), ARG("2"), ARG(first)));
+             ARG("--pipeline"), ARG(pipeline), ARG("--threads"), ARG("2"), ARG(first)));
 }
 
 static void trained_model_answers_what_it_was_taught(void **state) {
     (void)state;
     write_file(in_base("first.jsonl"), LINE("photo_47.jpg", "What is it?", "A meal.")
                                            LINE("photo_48.jpg", "What is it?", "A street."));
-    train(base, in_base("first.jsonl"), "all", in_base("first"), "160", "--new");
-    free(RUN(ARG(test_bin("tyto")), ARG("import"), ARG(in_base("first/model")),
-             ARG(in_base("pipe"))));
+    train(base, in_base("first.jsonl"), "all", in_base("first"), in_base("pipe"), "160", "--new");
     char *meal = ask(in_base("pipe"), "tests/golden/images/photo_47.jpg", "What is it?");
     char *street = ask(in_base("pipe"), "tests/golden/images/photo_48.jpg", "What is it?");
     assert_string_equal(meal, "A meal.\n");
@@ -104,10 +102,8 @@ static void adapter_merged_at_import_answers_as_the_merged_model(void **state) {
     (void)state;
     write_file(in_base("second.jsonl"), LINE("photo_47.jpg", "What is it?", "It is red.")
                                             LINE("photo_48.jpg", "What is it?", "It is gray."));
-    train(in_base("first/model"), in_base("second.jsonl"), "v1-stage2", in_base("second"), "60",
-          "--recompute");
-    free(RUN(ARG(test_bin("tyto")), ARG("import"), ARG(in_base("second/model")),
-             ARG(in_base("merged"))));
+    train(in_base("first/model"), in_base("second.jsonl"), "v1-stage2", in_base("second"),
+          in_base("merged"), "60", "--recompute");
     free(RUN(ARG(test_bin("tyto")), ARG("import"), ARG(in_base("first/model")),
              ARG(in_base("adapted")), ARG("--adapter"), ARG(in_base("second/adapter"))));
     char *before = ask(in_base("pipe"), "tests/golden/images/photo_47.jpg", "What is it?");
