@@ -1,6 +1,6 @@
 # make bench: builds and runs bench/bench_*.c; tables on stdout, JSON in bench/out.
 # BENCH_ARGS="--quick" or "--threads 1" is passed to each.
-BENCH_OBJ := $(OUT)/obj/bench/limits.o $(OUT)/obj/bench/report.o
+BENCH_OBJ := $(patsubst %,$(OUT)/obj/bench/%.o,harness limits report)
 
 .PHONY: bench
 $(BENCH): $(BENCH_OBJ)

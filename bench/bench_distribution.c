@@ -6,7 +6,7 @@
  * and its picture has a new comment in its bytes, so that no cache helps either side.  First token: from the whole request in
  * hand to the first text; tokens/s: the tokens after the first over the time after the first.
  */
-#include "bench/limits.h"
+#include "bench/harness.h"
 
 #include "common/base/clock.h"
 #include "common/base/file.h"
@@ -22,7 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -49,11 +48,6 @@ static const ty_option table[] = {
 /* Wanted: what the distribution may cost. */
 static const double FIRST_TOKEN_MS = 5, TOKENS_SHARE = 0.03;
 
-static void stop(const char *what, const char *why) {
-    fprintf(stderr, "bench: %s: %s\n", what, why);
-    exit(1);
-}
-
 static pid_t start(const char *const *argv) {
     fflush(stdout);
     pid_t pid = fork();
@@ -61,13 +55,8 @@ static pid_t start(const char *const *argv) {
         if (freopen("/dev/null", "w", stdout)) execv(opt.tyto, (char *const *)(uintptr_t)argv);
         _exit(127);
     }
-    if (pid < 0) stop("fork", strerror(errno));
+    if (pid < 0) bench_stop("fork", strerror(errno));
     return pid;
-}
-
-static void finish(pid_t pid, const char *what) {
-    int status = 0;
-    if (waitpid(pid, &status, 0) != pid || status != 0) stop(what, "failed; run make first");
 }
 
 /* ---- a question, and what is measured of it ---- */
@@ -84,7 +73,7 @@ typedef struct {
 } series;
 
 static void keep(series *s, int round, const watch *w) {
-    if (w->n_token < 2 || w->last_us <= w->first_us) stop("an answer", "has no second token");
+    if (w->n_token < 2 || w->last_us <= w->first_us) bench_stop("an answer", "has no second token");
     s->first_ms[round] = (double)(w->first_us - w->since_us) * 1e-3;
     s->rate[round] = (w->n_token - 1) / ((double)(w->last_us - w->first_us) * 1e-6);
 }
@@ -106,11 +95,11 @@ static unsigned char *picture(int serial, size_t *size) {
     ty_err err = {0};
     char note[32];
     if (ty_file_read(opt.image, 64 << 20, &file, &file_size, &err) != TY_OK)
-        stop("picture", err.text);
+        bench_stop("picture", err.text);
     size_t n =
         (size_t)snprintf(note, sizeof note, "question %d %lld", serial, (long long)ty_now_us());
     unsigned char *p = malloc(file_size + 4 + n);
-    if (!p || file_size < 4) stop("picture", "no memory, or no JPEG");
+    if (!p || file_size < 4) bench_stop("picture", "no memory, or no JPEG");
     memcpy(p, file, 2);
     p[2] = 0xFF, p[3] = 0xFE, p[4] = 0, p[5] = (unsigned char)(n + 2);
     memcpy(p + 6, note, n);
@@ -139,7 +128,7 @@ static json_t *question(const char *model, int serial, int n_token, int with_pic
         json_object_set_new(r, "model", json_string(model));
         json_object_set_new(r, "stream", json_true());
     }
-    if (!r) stop("request", "out of memory");
+    if (!r) bench_stop("request", "out of memory");
     return r;
 }
 
@@ -161,21 +150,22 @@ static void ask_here(local_pipeline *p, int serial, int n_token, int with_pictur
     ty_err err = {0};
     char path[64] = "";
     json_t *json = question(NULL, serial, n_token, with_picture, NULL);
-    if (ask_parse(json, &r, &err) != TY_OK) stop("request", err.text);
+    if (ask_parse(json, &r, &err) != TY_OK) bench_stop("request", err.text);
     if (with_picture) {
         size_t size;
         unsigned char *bytes = picture(serial, &size);
         snprintf(path, sizeof path, "/tmp/tyto-bench-%d.jpg", (int)getpid());
         FILE *f = fopen(path, "wb");
-        if (!f || fwrite(bytes, 1, size, f) != size || fclose(f) != 0) stop(path, strerror(errno));
+        if (!f || fwrite(bytes, 1, size, f) != size || fclose(f) != 0)
+            bench_stop(path, strerror(errno));
         free(bytes);
     }
     const char *paths[1] = {path};
     w->since_us = ty_now_us();
     if (with_picture && local_see(p, paths, 1, &pictures, &t, &err) != TY_OK)
-        stop("picture", err.text);
+        bench_stop("picture", err.text);
     if (local_ask(p, &r, &pictures, on_text, w, NULL, &a, &t, &err) != TY_OK)
-        stop("answer", err.text);
+        bench_stop("answer", err.text);
     w->n_token = a.n_token;
     if (with_picture) unlink(path);
     free(a.text);
@@ -208,7 +198,8 @@ static void ask_services(const char *model, int serial, int n_token, int with_pi
     if (with_picture) {
         size_t size;
         unsigned char *bytes = picture(serial, &size);
-        if (picture_url_of_bytes(bytes, size, &data_url, &err) != TY_OK) stop("picture", err.text);
+        if (picture_url_of_bytes(bytes, size, &data_url, &err) != TY_OK)
+            bench_stop("picture", err.text);
         free(bytes);
     }
     json_t *json =
@@ -218,8 +209,8 @@ static void ask_services(const char *model, int serial, int n_token, int with_pi
     http_call call = {
         .url = url, .body = body, .timeout_ms = 600000, .on_data = on_data, .ctx = &sse};
     w->since_us = ty_now_us();
-    if (http_client_call(&call, &reply, &err) != TY_OK) stop(url, err.text);
-    if (reply.status != 200) stop(url, "refused");
+    if (http_client_call(&call, &reply, &err) != TY_OK) bench_stop(url, err.text);
+    if (reply.status != 200) bench_stop(url, "refused");
     w->n_token = n_token;
     ty_buf_clear(&reply.body);
     ty_buf_clear(&sse.line);
@@ -230,10 +221,13 @@ static void ask_services(const char *model, int serial, int n_token, int with_pi
 
 /* ---- one model, both ways ---- */
 
-static int missed;
-static json_t *rows;
+typedef struct {
+    json_t *rows;
+    int missed; /* that cost more than is wanted */
+} comparison;
 
-static void compare(local_pipeline *p, const char *model, int n_token, int with_picture) {
+static void compare(comparison *c, local_pipeline *p, const char *model, int n_token,
+                    int with_picture) {
     static series here, there;
     int rounds = opt.quick ? 3 : opt.rounds;
     for (int i = -1; i < rounds; i++) { /* the first warms up */
@@ -245,12 +239,12 @@ static void compare(local_pipeline *p, const char *model, int n_token, int with_
     double f1 = median(here.first_ms, rounds), f2 = median(there.first_ms, rounds);
     double r1 = median(here.rate, rounds), r2 = median(there.rate, rounds);
     bool bad = f2 - f1 > FIRST_TOKEN_MS || r2 < r1 * (1 - TOKENS_SHARE);
-    missed += bad;
+    c->missed += bad;
     printf("%-22s %-8s %10.2f %10.2f %+8.2f %10.1f %10.1f %+7.1f %%%s\n", model,
            with_picture ? "picture" : "text", f1, f2, f2 - f1, r1, r2, 100 * (r2 / r1 - 1),
            bad ? "  MISSED" : "");
     fflush(stdout);
-    json_array_append_new(rows,
+    json_array_append_new(c->rows,
                           json_pack("{s:s, s:b, s:f, s:f, s:f, s:f}", "model", model, "picture",
                                     with_picture, "first_ms_one_process", f1, "first_ms_services",
                                     f2, "tokens_s_one_process", r1, "tokens_s_services", r2));
@@ -269,19 +263,15 @@ static void wait_ready(pid_t pid) {
         if (waitpid(pid, NULL, WNOHANG) == pid) break;
         usleep(100000);
     }
-    stop("tyto up", "did not become ready");
+    bench_stop("tyto up", "did not become ready");
 }
 
-static void bench_model(const char *name, const char *const *synth, int n_token) {
+static void bench_ways(comparison *c, const char *name, const char *const *synth, int n_token) {
     char dir[512], listen[32];
-    const char *argv[24] = {opt.tyto, "synth", dir};
-    int n = 3;
-    snprintf(dir, sizeof dir, "%s/%s", opt.models, name);
-    while (*synth && n < 23) argv[n++] = *synth++;
-    if (access(dir, F_OK) != 0) finish(start(argv), "tyto synth");
+    bench_model(dir, sizeof dir, opt.tyto, opt.models, name, synth);
     snprintf(listen, sizeof listen, "127.0.0.1:%d", opt.port);
     char state[] = "/tmp/tyto-bench-XXXXXX";
-    if (!mkdtemp(state)) stop("mkdtemp", strerror(errno));
+    if (!mkdtemp(state)) bench_stop("mkdtemp", strerror(errno));
     const char *up[] = {opt.tyto, "up",      "--pipeline", dir, "--listen",
                         listen,   "--state", state,        NULL};
     pid_t pid = start(up);
@@ -291,10 +281,10 @@ static void bench_model(const char *name, const char *const *synth, int n_token)
                         .compute = (ty_compute)ty_compute_parse("auto"),
                         .threads = opt.threads};
     ty_err err = {0};
-    if (local_create(&p, &lo, &err) != TY_OK) stop(dir, err.text);
+    if (local_create(&p, &lo, &err) != TY_OK) bench_stop(dir, err.text);
     wait_ready(pid);
-    compare(p, name, n_token, 0);
-    compare(p, name, n_token, 1);
+    compare(c, p, name, n_token, 0);
+    compare(c, p, name, n_token, 1);
     local_destroy(&p);
     (void)kill(pid, SIGTERM);
     (void)waitpid(pid, NULL, 0);
@@ -313,28 +303,27 @@ int main(int argc, char **argv) {
     if (next != TY_OPTIONS_GO) return next == TY_OPTIONS_DONE ? 0 : 2;
     char threads[16];
     snprintf(threads, sizeof threads, "%d", opt.threads);
-    if (setenv("TYTO_THREADS", threads, 1) != 0) stop("setenv", strerror(errno));
-    (void)mkdir("bench/out", 0777);
-    (void)mkdir(opt.models, 0777);
-    rows = json_array();
+    if (setenv("TYTO_THREADS", threads, 1) != 0) bench_stop("setenv", strerror(errno));
+    bench_make_parents(opt.out);
+    comparison c = {.rows = json_array()};
     printf("\n%s, kernels %s: one process and the services\n", ty_cpu_name(), ty_cpu_kernels());
     printf("%-22s %-8s %10s %10s %8s %10s %10s %9s\n", "", "", "first ms", "services", "more",
            "tokens/s", "services", "change");
-    bench_model("dist-110m-q8_0",
-                (const char *[]){"--llm", "110m", "--vit", "tiny", "--type", "q8_0", NULL}, 96);
+    bench_ways(&c, "dist-110m-q8_0",
+               (const char *[]){"--llm", "110m", "--vit", "tiny", "--type", "q8_0", NULL}, 96);
     if (opt.full)
-        bench_model("dist-7b-q4_0",
-                    (const char *[]){"--llm", "7b", "--vit", "tiny", "--type", "q4_0", NULL}, 24);
+        bench_ways(&c, "dist-7b-q4_0",
+                   (const char *[]){"--llm", "7b", "--vit", "tiny", "--type", "q4_0", NULL}, 24);
     else
-        bench_model("dist-7b-q4_0-8",
-                    (const char *[]){"--llm", "7b", "--layers", "8", "--vit", "tiny", "--type",
-                                     "q4_0", NULL},
-                    32);
+        bench_ways(&c, "dist-7b-q4_0-8",
+                   (const char *[]){"--llm", "7b", "--layers", "8", "--vit", "tiny", "--type",
+                                    "q4_0", NULL},
+                   32);
     printf("wanted: first token at most %.0f ms more, tokens/s at most %.0f %% less; %d missed\n",
-           FIRST_TOKEN_MS, 100 * TOKENS_SHARE, missed);
+           FIRST_TOKEN_MS, 100 * TOKENS_SHARE, c.missed);
     json_t *root = json_pack("{s:s, s:s, s:o}", "cpu", ty_cpu_name(), "kernels", ty_cpu_kernels(),
-                             "rows", rows);
-    if (json_dump_file(root, opt.out, JSON_INDENT(1)) != 0) stop(opt.out, strerror(errno));
+                             "rows", c.rows);
+    if (json_dump_file(root, opt.out, JSON_INDENT(1)) != 0) bench_stop(opt.out, strerror(errno));
     json_decref(root);
-    return opt.strict && missed ? 1 : 0;
+    return opt.strict && c.missed ? 1 : 0;
 }

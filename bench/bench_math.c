@@ -6,6 +6,7 @@
  * the caches (a pass over it is one run), and the read rate that they are compared with is measured
  * again right before, because memory is shared with the machine's other tenants.
  */
+#include "bench/harness.h"
 #include "bench/limits.h"
 #include "bench/report.h"
 
@@ -48,32 +49,12 @@ typedef struct {
     int N, K;
 } shape;
 
-static uint32_t rng = 1;
-
-static float uniform(void) {
-    rng = rng * 1664525u + 1013904223u;
-    return (float)(rng >> 8) / (float)(1 << 23) - 1.0f;
-}
-
-static void *need(void *p) {
-    if (!p) {
-        fprintf(stderr, "bench: out of memory\n");
-        exit(1);
-    }
-    return p;
-}
-
-static float *random_floats(size_t n) {
-    float *x = need(malloc(n * sizeof *x));
-    for (size_t i = 0; i < n; i++) x[i] = uniform();
-    return x;
-}
-
 /* Random blocks of the type, one row repeated: speed does not depend on values. */
 static ty_tensor random_weight(ty_dtype t, int N, int K) {
     size_t row = ty_dtype_bytes(t, (size_t)K);
-    float *x = random_floats((size_t)K);
-    uint8_t *data = need(malloc(row * (size_t)N));
+    float *x = bench_floats((size_t)K);
+    uint8_t *data = malloc(row * (size_t)N);
+    if (!data) bench_stop("weights", "out of memory");
     for (int n = 0; n < N; n++) ty_dtype_from_f32(t, x, (size_t)K, data + row * (size_t)n);
     free(x);
     return (ty_tensor){
@@ -83,30 +64,8 @@ static ty_tensor random_weight(ty_dtype t, int N, int K) {
 static ty_linear *make_layer(bench *b, const ty_tensor *w, ty_compute c) {
     ty_linear *l = NULL;
     ty_err err = {0};
-    if (ty_linear_create(&l, w, NULL, 1, c, b->pool, &err) != TY_OK) {
-        fprintf(stderr, "bench: %s\n", err.text);
-        exit(1);
-    }
+    if (ty_linear_create(&l, w, NULL, 1, c, b->pool, &err) != TY_OK) bench_stop("layer", err.text);
     return l;
-}
-
-typedef struct {
-    double ms, cores;
-} timing;
-
-/* cores: over all runs, for the kernel counts other threads' time in ticks. */
-static timing best_of(void (*run)(void *), void *ctx) {
-    double best = 1e30, sum = 0;
-    run(ctx);
-    double cpu = limits_cpu_seconds();
-    for (int i = 0; i < (opt.quick ? 2 : REPEAT); i++) {
-        int64_t t = ty_now_us();
-        run(ctx);
-        double ms = (double)(ty_now_us() - t) * 1e-3;
-        sum += ms;
-        if (ms < best) best = ms;
-    }
-    return (timing){best, (limits_cpu_seconds() - cpu) * 1e3 / sum};
 }
 
 typedef struct {
@@ -121,14 +80,15 @@ typedef struct {
 static void run_layers(void *ctx) {
     layer_run *r = ctx;
     for (int i = 0; i < r->n; i++)
-        if (ty_linear_apply(r->layer[i], r->pool, r->x, r->K, r->M, r->y, r->N) != TY_OK) exit(1);
+        if (ty_linear_apply(r->layer[i], r->pool, r->x, r->K, r->M, r->y, r->N) != TY_OK)
+            bench_stop("bench", "out of memory");
 }
 
 /* One layer, M rows; with `memory` as many copies as fill 400 MB, so that the caches do not help. */
 static void bench_layer(bench *b, const char *group, shape s, ty_dtype t, ty_compute c, int M,
                         bool memory, double floor) {
     ty_tensor w = random_weight(t, s.N, s.K);
-    float *x = random_floats((size_t)M * (size_t)s.K), *y = random_floats((size_t)M * (size_t)s.N);
+    float *x = bench_floats((size_t)M * (size_t)s.K), *y = bench_floats((size_t)M * (size_t)s.N);
     layer_run r = {.n = 1, .M = M, .pool = b->pool, .x = x, .y = y, .N = s.N, .K = s.K};
     r.layer[0] = make_layer(b, &w, c);
     double bytes = (double)ty_linear_bytes(r.layer[0]);
@@ -139,7 +99,7 @@ static void bench_layer(bench *b, const char *group, shape s, ty_dtype t, ty_com
     snprintf(name, sizeof name, "%-9s %4d x %5d x %5d %s%s", s.name, M, s.N, s.K,
              ty_dtype_name((int)t), int8 && t != TY_Q8_0 && t != TY_Q4_0 ? " as int8" : "");
     double read = memory ? limits_read_gbs(b->pool, ty_pool_size(b->pool)) : 0;
-    timing best = best_of(run_layers, &r);
+    bench_time best = bench_best_of(opt.quick ? 2 : REPEAT, run_layers, &r);
     report_add(b->rep, &(report_row){.group = group,
                                      .name = name,
                                      .ms = best.ms / r.n,
@@ -178,13 +138,13 @@ static void run_blas(void *ctx) {
 
 static void bench_blas(bench *b, const char *group, shape s, int M) {
     if (ty_blas_open(NULL) != TY_OK) return;
-    float *x = random_floats((size_t)M * (size_t)s.K), *y = random_floats((size_t)M * (size_t)s.N);
-    float *w = random_floats((size_t)s.N * (size_t)s.K);
+    float *x = bench_floats((size_t)M * (size_t)s.K), *y = bench_floats((size_t)M * (size_t)s.N);
+    float *w = bench_floats((size_t)s.N * (size_t)s.K);
     blas_run r = {.pool = b->pool, .x = x, .w = w, .y = y, .M = M, .N = s.N, .K = s.K};
     r.columns = s.N / ty_pool_size(b->pool);
     char name[64];
     snprintf(name, sizeof name, "%-9s %4d x %5d x %5d f32 OpenBLAS", s.name, M, s.N, s.K);
-    timing best = best_of(run_blas, &r);
+    bench_time best = bench_best_of(opt.quick ? 2 : REPEAT, run_blas, &r);
     report_add(b->rep, &(report_row){.group = group,
                                      .name = name,
                                      .ms = best.ms,
@@ -205,13 +165,13 @@ typedef struct {
 
 static void run_attention(void *ctx) {
     attention_run *r = ctx;
-    if (ty_attention_full(r->pool, &r->a, NULL) != TY_OK) exit(1);
+    if (ty_attention_full(r->pool, &r->a, NULL) != TY_OK) bench_stop("bench", "out of memory");
 }
 
 static void bench_attention(bench *b, const char *group, int n_batch, int n_q, int n_kv) {
     enum { HEADS = 16, D = 64, C = HEADS * D };
     size_t rows = (size_t)n_batch * (size_t)n_kv;
-    float *x = random_floats(rows * 3 * C), *ctx = random_floats(rows * C);
+    float *x = bench_floats(rows * 3 * C), *ctx = bench_floats(rows * C);
     attention_run r = {.pool = b->pool,
                        .a = {.q = x,
                              .k = x + D,
@@ -232,7 +192,7 @@ static void bench_attention(bench *b, const char *group, int n_batch, int n_q, i
                              .ldo = C}};
     char name[64];
     snprintf(name, sizeof name, "attention %d x %d on %d, 16 heads", n_batch, n_q, n_kv);
-    timing best = best_of(run_attention, &r);
+    bench_time best = bench_best_of(opt.quick ? 2 : REPEAT, run_attention, &r);
     report_add(b->rep, &(report_row){.group = group,
                                      .name = name,
                                      .ms = best.ms,
@@ -316,16 +276,12 @@ int main(int argc, char **argv) {
         ty_options_parse(table, "bench_math [options]",
                          "Kernels and layers at the shapes of mPLUG-Owl 7B.", argc, argv, NULL);
     if (next != TY_OPTIONS_GO) return next == TY_OPTIONS_DONE ? 0 : 2;
-    if (ty_cpu_check(&err) != TY_OK || ty_pool_create(&b.pool, opt.threads, &err) != TY_OK) {
-        fprintf(stderr, "bench: %s\n", err.text);
-        return 2;
-    }
+    if (ty_cpu_check(&err) != TY_OK || ty_pool_create(&b.pool, opt.threads, &err) != TY_OK)
+        bench_stop("threads", err.text);
     (void)ty_blas_open(NULL); /* so that the report can name the peer */
-    if (!limits_measure(b.pool, &b.lim)) {
-        fprintf(stderr, "bench: no memory to measure the read rate\n");
-        return 1;
-    }
-    b.rep = need(report_open(&b.lim, ty_pool_size(b.pool)));
+    if (!limits_measure(b.pool, &b.lim)) bench_stop("read rate", "out of memory");
+    b.rep = report_open(&b.lim, ty_pool_size(b.pool));
+    if (!b.rep) bench_stop("report", "out of memory");
     bench_vit(&b);
     bench_abstractor(&b);
     bench_decode(&b);

@@ -6,6 +6,7 @@
  * Models come from `tyto synth` and are kept in bench/out/models.  A 7B decoder is cut to some layers
  * unless --full is given: every layer is alike, and eight of them are far over the caches.
  */
+#include "bench/harness.h"
 #include "bench/limits.h"
 #include "bench/report.h"
 
@@ -17,13 +18,9 @@
 #include "services/decoder/decoder.h"
 #include "services/vit/vit.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 static struct {
     int threads;
@@ -49,41 +46,11 @@ typedef struct {
     report *rep;
 } bench;
 
-static void stop(const char *what, const char *why) {
-    fprintf(stderr, "bench: %s: %s\n", what, why);
-    exit(1);
-}
-
-/* ---- models ---- */
-
-/* Runs `tyto synth` unless DIR is there; its path into dir. */
-static void model(char *dir, size_t size, const char *name, const char *const *args) {
-    const char *argv[24] = {opt.tyto, "synth", dir};
-    int n = 3, status = 0;
-    snprintf(dir, size, "%s/%s", opt.models, name);
-    if (access(dir, F_OK) == 0) return;
-    while (*args && n < 23) argv[n++] = *args++;
-    (void)mkdir("bench/out", 0777);
-    (void)mkdir(opt.models, 0777);
-    fflush(stdout);
-    pid_t pid = fork();
-    if (pid == 0) {
-        execv(opt.tyto, (char *const *)(uintptr_t)argv);
-        _exit(127);
-    }
-    if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
-        stop(opt.tyto, "synth failed; run make first");
-}
-
 /* ---- ViT and abstractor ---- */
 
 static int repeats(void) {
     return opt.quick ? 2 : 4;
 }
-
-typedef struct {
-    double ms, cores;
-} timing;
 
 typedef struct {
     vit *v;
@@ -93,43 +60,24 @@ typedef struct {
     int n, n_token;
 } vision_run;
 
-static void run_vit(vision_run *r) {
+static void run_vit(void *ctx) {
+    vision_run *r = ctx;
     ty_err err = {0};
-    if (vit_run(r->v, r->in, r->n, r->out, NULL, &err) != TY_OK) stop("vit", err.text);
+    if (vit_run(r->v, r->in, r->n, r->out, NULL, &err) != TY_OK) bench_stop("vit", err.text);
 }
 
-static void run_abstractor(vision_run *r) {
+static void run_abstractor(void *ctx) {
+    vision_run *r = ctx;
     ty_err err = {0};
     if (abstractor_run(r->a, r->in, r->n, r->n_token, r->out, NULL, &err) != TY_OK)
-        stop("abstractor", err.text);
-}
-
-static timing best_of(void (*run)(vision_run *), vision_run *r) {
-    double best = 1e30, sum = 0;
-    run(r);
-    double cpu = limits_cpu_seconds();
-    for (int i = 0; i < repeats(); i++) {
-        int64_t t = ty_now_us();
-        run(r);
-        double ms = (double)(ty_now_us() - t) * 1e-3;
-        sum += ms;
-        if (ms < best) best = ms;
-    }
-    return (timing){best, (limits_cpu_seconds() - cpu) * 1e3 / sum};
-}
-
-static float *numbers(size_t n) {
-    float *x = malloc(n * sizeof *x);
-    if (!x) stop("numbers", "out of memory");
-    for (size_t i = 0; i < n; i++) x[i] = (float)((i * 2654435761u >> 7) % 2001) / 1000 - 1;
-    return x;
+        bench_stop("abstractor", err.text);
 }
 
 static void add_vision(bench *b, const char *group, int n, double flops, double peak, double floor,
-                       void (*run)(vision_run *), vision_run *r) {
+                       void (*run)(void *), vision_run *r) {
     char name[64];
     r->n = n;
-    timing t = best_of(run, r);
+    bench_time t = bench_best_of(repeats(), run, r);
     snprintf(name, sizeof name, "%d picture%s", n, n > 1 ? "s" : "");
     report_add(b->rep, &(report_row){.group = group,
                                      .name = name,
@@ -150,13 +98,13 @@ static void bench_vision(bench *b, const char *family, const char *type, double 
     bool v2 = strcmp(family, "v2") == 0;
     int most = v2 ? 1 : 8;
     snprintf(group, sizeof group, v2 ? "vit-l-448-%s" : "vit-l-%s", type);
-    model(dir, sizeof dir, group, args);
+    bench_model(dir, sizeof dir, opt.tyto, opt.models, group, args);
     vision_run r = {0};
     snprintf(path, sizeof path, "%s/vit.gguf", dir);
-    if (vit_create(&r.v, path, &run, &err) != TY_OK) stop(path, err.text);
+    if (vit_create(&r.v, path, &run, &err) != TY_OK) bench_stop(path, err.text);
     int S = vit_image_size(r.v), T = vit_n_token(r.v), C = vit_width(r.v);
-    float *pixels = numbers((size_t)(most * 3 * S) * (size_t)S);
-    float *features = numbers((size_t)(most * T) * (size_t)C);
+    float *pixels = bench_floats((size_t)(most * 3 * S) * (size_t)S);
+    float *features = bench_floats((size_t)(most * T) * (size_t)C);
     r.in = pixels;
     r.out = features;
     snprintf(group, sizeof group, "stage vit, ViT-L/14 at %d px %s", S, type);
@@ -164,9 +112,9 @@ static void bench_vision(bench *b, const char *family, const char *type, double 
         add_vision(b, group, n, vit_flops(r.v), peak, floor, run_vit, &r);
     vit_destroy(&r.v);
     snprintf(path, sizeof path, "%s/abstractor.gguf", dir);
-    if (abstractor_create(&r.a, path, &run, &err) != TY_OK) stop(path, err.text);
+    if (abstractor_create(&r.a, path, &run, &err) != TY_OK) bench_stop(path, err.text);
     float *tokens =
-        numbers((size_t)(most * abstractor_n_out(r.a)) * (size_t)abstractor_width_out(r.a));
+        bench_floats((size_t)(most * abstractor_n_out(r.a)) * (size_t)abstractor_width_out(r.a));
     r.in = features;
     r.out = tokens;
     r.n_token = T;
@@ -193,7 +141,7 @@ static void on_token(void *ctx, const decoder_token *token, int index, const cha
 
 static void on_done(void *ctx, ty_status st, const decoder_result *result, const ty_err *err) {
     answer *a = ctx;
-    if (st != TY_OK) stop("decoder", err->text);
+    if (st != TY_OK) bench_stop("decoder", err->text);
     a->result = *result;
     a->done++;
 }
@@ -203,7 +151,7 @@ static answer ask(decoder *d, const char *prompt, int max_tokens, int n) {
     answer a = {.done = 0};
     ty_chat_request req;
     ty_err err = {0};
-    if (ty_chat_request_init(&req) != TY_OK) stop("request", "out of memory");
+    if (ty_chat_request_init(&req) != TY_OK) bench_stop("request", "out of memory");
     req.prompt = strdup(prompt);
     req.sampling.max_tokens = max_tokens;
     req.sampling.temperature = 0;
@@ -211,7 +159,7 @@ static answer ask(decoder *d, const char *prompt, int max_tokens, int n) {
                          .sink = {.ctx = &a, .on_token = on_token, .on_done = on_done}};
     for (int i = 0; i < n; i++) {
         uint64_t handle = 0;
-        if (decoder_submit(d, &r, &handle, &err) != TY_OK) stop("decoder", err.text);
+        if (decoder_submit(d, &r, &handle, &err) != TY_OK) bench_stop("decoder", err.text);
     }
     while (decoder_step(d) > 0) {
     }
@@ -221,7 +169,7 @@ static answer ask(decoder *d, const char *prompt, int max_tokens, int n) {
 
 static char *words(int n) {
     char *text = malloc((size_t)n * 2 + 1);
-    if (!text) stop("prompt", "out of memory");
+    if (!text) bench_stop("prompt", "out of memory");
     for (int i = 0; i < n; i++) memcpy(text + 2 * i, i % 2 ? "a " : "b ", 2);
     text[2 * n] = '\0';
     return text;
@@ -315,9 +263,9 @@ static decoder *open_7b(bench *b, const char *family, const char *type, int laye
     snprintf(count, sizeof count, "%d", layers);
     snprintf(name, sizeof name, strcmp(family, "v2") == 0 ? "7b-v2-%s-%d" : "7b-%s-%d", type,
              layers);
-    model(dir, sizeof dir, name, args);
+    bench_model(dir, sizeof dir, opt.tyto, opt.models, name, args);
     snprintf(path, sizeof path, "%s/decoder.gguf", dir);
-    if (decoder_create(&d, path, &o, &err) != TY_OK) stop(path, err.text);
+    if (decoder_create(&d, path, &o, &err) != TY_OK) bench_stop(path, err.text);
     return d;
 }
 
@@ -347,7 +295,7 @@ static decoder_result look(decoder *d, const char *placeholder, const float *pic
     ty_chat_request req;
     ty_err err = {0};
     uint64_t handle = 0;
-    if (ty_chat_request_init(&req) != TY_OK) stop("request", "out of memory");
+    if (ty_chat_request_init(&req) != TY_OK) bench_stop("request", "out of memory");
     snprintf(prompt, sizeof prompt, "b %s%s", placeholder, rest);
     req.prompt = strdup(prompt);
     req.sampling.max_tokens = 1;
@@ -357,7 +305,7 @@ static decoder_result look(decoder *d, const char *placeholder, const float *pic
                          .n_visual = 1,
                          .visual_rows = PICTURE_ROWS,
                          .sink = {.ctx = &a, .on_token = on_token, .on_done = on_done}};
-    if (decoder_submit(d, &r, &handle, &err) != TY_OK) stop("decoder", err.text);
+    if (decoder_submit(d, &r, &handle, &err) != TY_OK) bench_stop("decoder", err.text);
     while (decoder_step(d) > 0) {
     }
     ty_chat_request_clear(&req);
@@ -369,7 +317,7 @@ static decoder_result look(decoder *d, const char *placeholder, const float *pic
  * neighbours do not lengthen.  The second row's share is of the plain decoder's rate: 97 % is 3 % more
  * time. */
 static void add_multiway(bench *b, const char *group, decoder *plain, decoder *v2, int n_word) {
-    float *picture = numbers((size_t)PICTURE_ROWS * 4096);
+    float *picture = bench_floats((size_t)PICTURE_ROWS * 4096);
     double best[2] = {1e30, 1e30}, rate = 0;
     decoder_result last[2];
     for (int i = 0; i <= 2 * repeats(); i++)
@@ -381,7 +329,7 @@ static void add_multiway(bench *b, const char *group, decoder *plain, decoder *v
             if (i > 0 && ms < best[k]) best[k] = ms;
         }
     if (last[0].n_prompt != last[1].n_prompt || last[1].n_visual != PICTURE_ROWS)
-        stop("prompt", "the two prompts differ");
+        bench_stop("prompt", "the two prompts differ");
     for (int k = 0; k < 2; k++) {
         char name[64];
         snprintf(name, sizeof name, "%s, prefill of %d rows, %d visual, CPU", k ? "v2" : "plain",
@@ -424,10 +372,10 @@ int main(int argc, char **argv) {
         argc, argv, NULL);
     if (next != TY_OPTIONS_GO) return next == TY_OPTIONS_DONE ? 0 : 2;
     if (ty_cpu_check(&err) != TY_OK || ty_pool_create(&b.pool, opt.threads, &err) != TY_OK)
-        stop("start", err.text);
-    if (!limits_measure(b.pool, &b.lim)) stop("read rate", "out of memory");
+        bench_stop("start", err.text);
+    if (!limits_measure(b.pool, &b.lim)) bench_stop("read rate", "out of memory");
     b.rep = report_open(&b.lim, ty_pool_size(b.pool));
-    if (!b.rep) stop("report", "out of memory");
+    if (!b.rep) bench_stop("report", "out of memory");
     int layers = opt.full ? 32 : opt.quick ? 4 : 8;
     if (wanted("vision")) {
         bench_vision(&b, "v1", "f32", b.lim.f32_gflops, 0.6);

@@ -6,6 +6,7 @@
  * With --python each is timed in PyTorch too (bench/torch_layers.py), just before and just after.  Only products
  * that are needed count: no score of a causal future, none that is computed again.
  */
+#include "bench/harness.h"
 #include "bench/limits.h"
 #include "bench/report.h"
 
@@ -19,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static struct {
     int threads, pictures, samples, length, owlets, runs;
@@ -65,24 +65,9 @@ typedef struct {
     report *rep;
 } bench;
 
-static void stop(const char *what, const char *why) {
-    fprintf(stderr, "bench: %s: %s\n", what, why);
-    exit(1);
-}
-
 static bool all(void *ctx, const char *name) {
     (void)ctx, (void)name;
     return true;
-}
-
-static void make_folders(const char *path) {
-    char part[4096];
-    for (size_t i = 1; i <= strlen(path) && i < sizeof part; i++) {
-        if (path[i] != '/' && path[i] != 0) continue;
-        memcpy(part, path, i);
-        part[i] = 0;
-        if (mkdir(part, 0777) != 0 && errno != EEXIST) stop(part, strerror(errno));
-    }
 }
 
 static owl *open_model(const char *dir) {
@@ -90,7 +75,7 @@ static owl *open_model(const char *dir) {
     owl *m = NULL;
     if (owl_new(&m, dir, all, NULL, -1, 1, &err) != TY_OK ||
         param_settle(&m->params, 0, 1, &err) != TY_OK)
-        stop("model", err.text);
+        bench_stop("model", err.text);
     return m;
 }
 
@@ -102,17 +87,10 @@ static owl *open_layer(bool vit) {
     snprintf(path, sizeof path, "%s/config.json", dir);
     snprintf(text, sizeof text, CONFIG, vit ? 1024 : 32, vit ? 4096 : 32, vit ? 16 : 1,
              vit ? 1024 : 32, vit ? 32 : 4096, vit ? 32 : 11008, vit ? 1 : 32);
-    make_folders(dir);
-    if (ty_file_write_atomic(path, text, strlen(text), &err) != TY_OK) stop("model", err.text);
+    bench_make_parents(path);
+    if (ty_file_write_atomic(path, text, strlen(text), &err) != TY_OK)
+        bench_stop("model", err.text);
     return open_model(dir);
-}
-
-static void fill(float *x, int64_t n) {
-    uint32_t state = 1;
-    for (int64_t i = 0; i < n; i++) {
-        state = state * 1664525u + 1013904223u;
-        x[i] = (float)(state >> 8) / (float)(1 << 23) - 1;
-    }
 }
 
 /* Both passes of the ViT; d is its output's gradient. */
@@ -120,7 +98,7 @@ static void vit_once(bench *b, const float *pixels, const float *d) {
     vit_pass p;
     vit_forward(&b->run, b->m, pixels, opt.pictures, &p);
     float *grad = op_floats(&b->run, p.rows * b->m->vit.width);
-    if (b->run.st != TY_OK) stop("vit", b->run.err.text);
+    if (b->run.st != TY_OK) bench_stop("vit", b->run.err.text);
     memcpy(grad, d, (size_t)(p.rows * b->m->vit.width) * sizeof *d);
     vit_backward(&b->run, b->m, &p, grad);
 }
@@ -129,7 +107,7 @@ static void llm_once(bench *b, const owl_batch *batch, const float *d) {
     llm_pass p;
     llm_forward(&b->run, b->m, batch, NULL, &p);
     float *grad = op_floats(&b->run, (int64_t)batch->n_row * b->m->llm.width);
-    if (b->run.st != TY_OK) stop("llm", b->run.err.text);
+    if (b->run.st != TY_OK) bench_stop("llm", b->run.err.text);
     memcpy(grad, d, (size_t)batch->n_row * (size_t)b->m->llm.width * sizeof *d);
     llm_backward(&b->run, b->m, &p, grad, NULL);
 }
@@ -138,7 +116,7 @@ static void owlet_once(bench *b, const owl_batch *batch) {
     double loss;
     ty_err err = {0};
     if (pass_run(&b->run, b->m, batch, 1.0f / (float)batch->n_target, true, &loss, &err) != TY_OK)
-        stop("owlet", err.text);
+        bench_stop("owlet", err.text);
 }
 
 /* The products of attention that are needed, two forward and four backward; a causal one needs half. */
@@ -157,10 +135,10 @@ static double torch_ms(const char *what, int threads) {
              opt.python, what, threads, opt.pictures, opt.samples, opt.length, opt.owlets,
              opt.owlet, opt.quick ? 2 : opt.runs);
     FILE *f = popen(command, "r");
-    if (!f) stop(command, strerror(errno));
+    if (!f) bench_stop(command, strerror(errno));
     while (fgets(line, sizeof line, f))
         if (strncmp(line, "best_ms ", 8) == 0) ms = strtod(line + 8, NULL);
-    if (pclose(f) != 0 || ms <= 0) stop(command, "failed");
+    if (pclose(f) != 0 || ms <= 0) bench_stop(command, "failed");
     return ms;
 }
 
@@ -197,7 +175,7 @@ static void measure(bench *b, const subject *s) {
         int64_t start = ty_now_us();
         double cpu = limits_cpu_seconds();
         once(b, s);
-        if (b->run.st != TY_OK) stop(s->name, b->run.err.text);
+        if (b->run.st != TY_OK) bench_stop(s->name, b->run.err.text);
         double ms = (double)(ty_now_us() - start) / 1e3;
         if (i == 0 || ms >= row.ms) continue; /* the first warms up */
         row.ms = ms;
@@ -223,10 +201,7 @@ static bool wanted(const char *what) {
 
 static void bench_vit(bench *b) {
     int64_t pixels = (int64_t)opt.pictures * 3 * 224 * 224, rows = (int64_t)opt.pictures * 257;
-    float *x = malloc((size_t)pixels * sizeof *x), *d = malloc((size_t)rows * 1024 * sizeof *d);
-    if (!x || !d) stop("vit", "no memory");
-    fill(x, pixels);
-    fill(d, rows * 1024);
+    float *x = bench_floats((size_t)pixels), *d = bench_floats((size_t)rows * 1024);
     subject s = {.what = "vit",
                  .group = "ViT-L/14 layer",
                  .pixels = x,
@@ -248,24 +223,22 @@ static void make_batch(owl_batch *batch, int version, int visual, int n_vocab, i
     int total = visual + length;
     int32_t *id = malloc((size_t)total * sizeof *id), *label = malloc((size_t)total * sizeof *id);
     ty_err err = {0};
-    if (!s || !id || !label) stop("batch", "no memory");
+    if (!s || !id || !label) bench_stop("batch", "no memory");
     for (int i = 0; i < total; i++) {
         id[i] = i < visual ? -1 : 1 + i % (n_vocab - 1);
         label[i] = i < visual + length / 2 ? OWL_IGNORE : id[i]; /* a question, then its answer */
     }
     for (int i = 0; i < n; i++) s[i] = (owl_sample){id, label, total, visual > 0};
     if (owl_batch_make(batch, version, visual, n_vocab, n_ctx, s, n, pixels, &err) != TY_OK)
-        stop("batch", err.text);
+        bench_stop("batch", err.text);
     free(s);
     free(id);
     free(label);
 }
 
 static void bench_llm(bench *b) {
-    float *d = malloc((size_t)opt.samples * (size_t)opt.length * 4096 * sizeof *d);
+    float *d = bench_floats((size_t)opt.samples * (size_t)opt.length * 4096);
     owl_batch batch;
-    if (!d) stop("llm", "no memory");
-    fill(d, (int64_t)opt.samples * opt.length * 4096);
     make_batch(&batch, 0, 0, 32, 2048, opt.samples, opt.length, NULL);
     subject s = {.what = "llm",
                  .group = "7B LLaMA layer",
@@ -287,10 +260,8 @@ static void bench_owlet(bench *b) {
     int side = m->vit.image_size, cells = side / m->vit.patch_size;
     int q = m->abstractor.n_query, tokens = cells * cells + 1;
     int64_t pixels = (int64_t)opt.owlets * 3 * side * side;
-    float *x = malloc((size_t)pixels * sizeof *x);
+    float *x = bench_floats((size_t)pixels);
     owl_batch batch;
-    if (!x) stop("owlet", "no memory");
-    fill(x, pixels);
     make_batch(&batch, 1, q + 1, m->llm.n_vocab, m->llm.n_ctx, opt.owlets, TEXT, x);
     double n = opt.owlets, rows = batch.n_row / n;
     subject s = {.what = "owlet",
@@ -320,12 +291,12 @@ int main(int argc, char **argv) {
     case TY_OPTIONS_GO: break;
     }
     if (ty_cpu_check(&err) != TY_OK || ty_pool_create(&b.run.pool, opt.threads, &err) != TY_OK)
-        stop("threads", err.text);
+        bench_stop("threads", err.text);
     b.run.arena = ty_arena_create(0);
     b.run.recompute = opt.recompute;
-    if (!b.run.arena || !limits_measure(b.run.pool, &b.lim)) stop("limits", "no memory");
+    if (!b.run.arena || !limits_measure(b.run.pool, &b.lim)) bench_stop("limits", "no memory");
     b.rep = report_open(&b.lim, ty_pool_size(b.run.pool));
-    if (!b.rep) stop("report", "no memory");
+    if (!b.rep) bench_stop("report", "no memory");
     if (wanted("vit")) bench_vit(&b);
     if (wanted("llm")) bench_llm(&b);
     if (wanted("owlet")) bench_owlet(&b);

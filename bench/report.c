@@ -1,6 +1,8 @@
 /* report.c - prints the rows and keeps them as JSON. */
 #include "bench/report.h"
 
+#include "bench/harness.h"
+
 #include "common/math/blas.h"
 #include "common/math/cpu.h"
 
@@ -9,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/sysinfo.h>
 
 struct report {
@@ -107,18 +108,10 @@ void report_note(report *r, const char *text) {
     printf("  %s\n", text);
 }
 
-static void make_folder(const char *path) {
-    char folder[512];
-    const char *slash = strrchr(path, '/');
-    if (!slash || (size_t)(slash - path) >= sizeof folder) return;
-    snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
-    (void)mkdir(folder, 0777); /* json_dump_file says if that did not help */
-}
-
 int report_close(report *r, const char *path) {
     int missed = r->missed;
     put(r->root, "load_at_end", load_average());
-    make_folder(path);
+    bench_make_parents(path);
     if (json_dump_file(r->root, path, JSON_INDENT(1)) != 0) {
         fprintf(stderr, "bench: write %s: %s\n", path, strerror(errno));
         missed = -1;
