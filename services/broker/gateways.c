@@ -149,8 +149,10 @@ static Tyto__PipelineState *pipeline_state(broker *b, const Tyto__PipelineSpec *
     ty_err err = {0};
     Tyto__PipelineState *s = ty_pb_new(&tyto__pipeline_state__descriptor);
     if (!s) return NULL;
-    s->ready = pipeline_ready(b, p, &err) == TY_OK;
+    ty_status why = pipeline_ready(b, p, &err);
+    s->ready = why == TY_OK;
     ty_status st = ty_pb_set_str(&s->name, p->name);
+    if (st == TY_OK) st = ty_pb_set_str(&s->status, s->ready ? "" : ty_status_name(why));
     if (st == TY_OK) st = ty_pb_set_str(&s->reason, s->ready ? "" : err.text);
     for (size_t i = 0; st == TY_OK && i < p->n_hops; i++) {
         Tyto__StageState *x = stage_state(b, p->hops[i]);

@@ -159,7 +159,7 @@ static bool take_model(chat *c, const char *model) {
         char text[768];
         snprintf(text, sizeof(text), "the model %s is not ready: %s", c->pipeline->info.name,
                  c->pipeline->reason);
-        fail(c, TY_EUNAVAILABLE, text, NULL);
+        fail(c, c->pipeline->status == TY_ECONTRACT ? TY_ECONTRACT : TY_EUNAVAILABLE, text, NULL);
         return false;
     }
     c->head.model = c->pipeline->info.name;

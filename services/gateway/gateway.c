@@ -84,20 +84,24 @@ static const Tyto__PipelineState *find_state(const broker_link *l, const char *n
 static void refresh_pipeline(gateway *g, gateway_pipeline *p) {
     bool was = p->ready;
     p->ready = false;
+    p->status = TY_EUNAVAILABLE;
     snprintf(p->reason, sizeof(p->reason), "no broker is configured");
     for (int i = 0; i < g->n_link && !p->ready; i++) {
         const Tyto__PipelineState *s = find_state(g->link[i], p->info.name);
-        if (s && s->ready && broker_link_takes(g->link[i]))
+        if (s && s->ready && broker_link_takes(g->link[i])) {
             p->ready = true;
-        else if (s && !s->ready)
+        } else if (s && !s->ready) {
+            p->status = ty_status_from_name(s->status);
             snprintf(p->reason, sizeof(p->reason), "%.390s", s->reason);
-        else
+        } else {
             snprintf(p->reason, sizeof(p->reason), "%s",
                      s                            ? "the broker is shutting down"
                      : broker_link_up(g->link[i]) ? "the broker has not spoken of it yet"
                                                   : broker_link_reason(g->link[i]));
+        }
     }
     if (p->ready) {
+        p->status = TY_OK;
         p->reason[0] = '\0';
         p->ready_us = ty_now_us();
     }

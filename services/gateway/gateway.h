@@ -53,7 +53,8 @@ typedef struct {
     char fingerprint[24];
     bool ready;
     int64_t ready_us; /* when it was ready last; 0 = never */
-    char reason[400]; /* why it is not ready */
+    ty_status status; /* why it is not ready */
+    char reason[400]; /* the same as a sentence */
     /* Of preprocess, vit, abstractor; "" where its workers do not agree. */
     char arithmetic[LOOKUP_HOPS_MAX][160];
 } gateway_pipeline;

@@ -99,6 +99,7 @@ static void check_service_refuses(const char *pipeline) {
     test_question q = {.body = body};
     test_ask_all(&s, &q, 1);
     assert_int_equal(q.status, 503);
+    assert_non_null(strstr(q.raw, "\"pipeline_contract\""));
     names_both(q.raw);
     test_question_clear(&q);
     free(body);
