@@ -16,7 +16,7 @@ static ty_stage_options opt;
 static struct {
     const char *visual, *logits, *kv;
     ty_option_list adapters;
-    int context, kv_mib, prefix_mib, prefill_chunk;
+    int context, kv_mib, prefix_mib, chunk_ms, prefill_chunk;
 } own;
 
 static const ty_option table[] = {
@@ -35,6 +35,9 @@ static const ty_option table[] = {
         "needs, -1 = none"),
     TY_OPT_INT("context", "TYTO_CONTEXT", own.context, 0, 0, 1 << 20,
                "positions a sequence may have; 0 = the model's own"),
+    TY_OPT_INT(
+        "chunk-ms", "TYTO_CHUNK_MS", own.chunk_ms, 10, 0, 1000,
+        "tokens of an answer that follow each other so closely travel together; 0 = none do"),
     TY_OPT_INT("prefill-chunk", "TYTO_PREFILL_CHUNK", own.prefill_chunk, 0, 0, 1 << 16,
                "prompt rows in one step; 0 = 256"),
     TY_OPT_LIST_VAR("adapter", "TYTO_ADAPTERS", own.adapters, "[MODEL+]NAME=DIR",
@@ -70,7 +73,8 @@ static ty_status serve(decoder *d, ty_err *err) {
     ty_info("serve model=%s id=%s kernels=%s rows=%d context=%d kv=%s kv_pages=%d", opt.model,
             decoder_model_id(d), ty_cpu_kernels(), opt.batch, decoder_context(d), own.kv,
             s.pages_total);
-    return ty_worker_run(&decoder_stage, d, &c, err);
+    decoder_service service = {.d = d, .chunk_us = (int64_t)own.chunk_ms * 1000};
+    return ty_worker_run(&decoder_stage, &service, &c, err);
 }
 
 static ty_status offline(decoder *d, ty_err *err) {

@@ -1,5 +1,6 @@
 #include "services/decoder/stage.h"
 
+#include "common/base/clock.h"
 #include "common/wire/chat_codec.h"
 
 #include <stdlib.h>
@@ -9,21 +10,35 @@
 enum { PIECE_BYTES_MAX = 1 << 12 };
 
 /* What an open job needs besides the engine's own request. */
-typedef struct {
-    decoder *d;
+typedef struct decoder_open_job {
+    decoder_service *s;
+    struct decoder_open_job *prev, *next;
     ty_job *job;
     uint64_t handle;
-    bool failed; /* a chunk could not be made or sent */
-    bool spoke;  /* a chunk has been sent */
+    bool failed;       /* a chunk could not be made or sent */
+    int64_t sent_us;   /* when the last chunk left; 0: none has */
+    Tyto__Chunk *held; /* tokens on their way to be one; NULL: none */
 } open_job;
 
 /*
- * A first token went out in this step (steps are one thread's).  The next step would fill every core at once, and
- * the threads that carry the token to the client would wait for the scheduler's tick, 3 to 4 ms; so the
- * step is followed by a pause in which they run.
+ * Behind an answer's first token the next step would fill every core at once, and the threads that carry the token
+ * to the client would wait for the scheduler's tick, 3 to 4 ms; so that step is followed by a pause in which they run.
  */
-static bool first_token;
 enum { FIRST_TOKEN_PAUSE_US = 250 };
+
+static void link_job(decoder_service *s, open_job *o) {
+    o->next = s->open;
+    if (o->next) o->next->prev = o;
+    s->open = o;
+}
+
+static void unlink_job(open_job *o) {
+    if (o->next) o->next->prev = o->prev;
+    if (o->prev)
+        o->prev->next = o->next;
+    else
+        o->s->open = o->next;
+}
 
 /* ---- chunks ---- */
 
@@ -60,27 +75,43 @@ static bool set_text(Tyto__TokenInfo *info, const char *text, size_t len) {
     return info->text != NULL;
 }
 
-/* NULL when out of memory. */
-static Tyto__Chunk *make_chunk(const decoder *d, const decoder_token *t, int index,
-                               const char *text, size_t len, bool logprobs) {
-    Tyto__Chunk *c = malloc(sizeof(*c));
-    if (!c) return NULL;
-    tyto__chunk__init(c);
-    c->first = (uint32_t)index;
-    c->tokens = calloc(1, sizeof(*c->tokens));
-    Tyto__TokenInfo *info = c->tokens ? malloc(sizeof(*info)) : NULL;
-    if (info) {
-        tyto__token_info__init(info);
-        c->tokens[c->n_tokens++] = info;
-        info->id = t->id;
-        info->logprob = (double)t->logprob;
+/* False when out of memory. */
+static bool hold(open_job *o, const decoder_token *t, int index, const char *text, size_t len,
+                 bool logprobs) {
+    const decoder *d = o->s->d;
+    if (!o->held) {
+        o->held = ty_pb_new(&tyto__chunk__descriptor);
+        if (!o->held) return false;
+        o->held->first = (uint32_t)index;
     }
-    if (!info || !set_text(info, text, len) ||
-        (logprobs && (!set_piece(d, t->id, &info->piece) || !set_alternatives(d, t, info)))) {
-        tyto__chunk__free_unpacked(c, NULL);
-        return NULL;
+    Tyto__TokenInfo *info = ty_pb_new(&tyto__token_info__descriptor);
+    if (!info) return false;
+    info->id = t->id;
+    info->logprob = (double)t->logprob;
+    if (set_text(info, text, len) &&
+        (!logprobs || (set_piece(d, t->id, &info->piece) && set_alternatives(d, t, info))) &&
+        ty_pb_append(&o->held->tokens, &o->held->n_tokens, info) == TY_OK)
+        return true;
+    tyto__token_info__free_unpacked(info, NULL);
+    return false;
+}
+
+/* False when it could not be sent. */
+static bool send_held(open_job *o) {
+    Tyto__Chunk *c = o->held;
+    o->held = NULL;
+    if (!c) return true;
+    o->sent_us = ty_now_us();
+    return ty_job_chunk(o->job, c, NULL) == TY_OK;
+}
+
+/* A job that comes may make the next step a long one: nobody's token waits for that. */
+static void send_all_held(decoder_service *s) {
+    for (open_job *o = s->open, *next; o; o = next) {
+        next = o->next;
+        o->failed = !send_held(o);
+        if (o->failed) decoder_cancel(s->d, o->handle); /* calls finish: o is gone */
     }
-    return c;
 }
 
 static void send_token(void *ctx, const decoder_token *t, int index, const char *text, size_t len) {
@@ -89,11 +120,10 @@ static void send_token(void *ctx, const decoder_token *t, int index, const char 
     bool logprobs = s && s->logprobs;
     /* A search that starts over elsewhere may find another answer: it goes out whole, in the result. */
     if (s && s->num_beams > 1) return;
-    Tyto__Chunk *c = make_chunk(o->d, t, index, text, len, logprobs);
-    o->failed = !c || ty_job_chunk(o->job, c, NULL) != TY_OK;
-    first_token |= !o->spoke;
-    o->spoke = true;
-    if (o->failed) decoder_cancel(o->d, o->handle); /* calls finish: o is gone */
+    bool first = o->sent_us == 0, due = first || ty_now_us() - o->sent_us >= o->s->chunk_us;
+    o->failed = !hold(o, t, index, text, len, logprobs) || (due && !send_held(o));
+    o->s->first_token |= first;
+    if (o->failed) decoder_cancel(o->s->d, o->handle); /* calls finish: o is gone */
 }
 
 static void send_progress(void *ctx, decoder_progress p) {
@@ -143,8 +173,10 @@ static void finish(void *ctx, ty_status st, const decoder_result *r, const ty_er
     open_job *o = ctx;
     ty_job *job = o->job;
     Tyto__DecodeResult *result = NULL;
-    const char *adapter = adapter_name(o->d, job);
-    bool lost = o->failed;
+    const char *adapter = adapter_name(o->s->d, job);
+    bool lost = o->failed || !send_held(o);
+    if (o->held) tyto__chunk__free_unpacked(o->held, NULL);
+    unlink_job(o);
     free(o);
     if (st != TY_OK && !lost) {
         ty_job_fail(job, st, err->text);
@@ -240,35 +272,42 @@ static ty_status start(decoder *d, ty_job *job, open_job *o, ty_err *err) {
 
 static void submit(void *ctx, ty_job *job) {
     ty_err err = {0};
+    decoder_service *s = ctx;
     open_job *o = calloc(1, sizeof(*o));
     if (!o) {
         ty_job_fail(job, TY_ENOMEM, "no memory for a request");
         return;
     }
-    *o = (open_job){.d = ctx, .job = job};
+    send_all_held(s);
+    *o = (open_job){.s = s, .job = job};
+    link_job(s, o);
     ty_job_set_user(job, o);
-    ty_status st = start(ctx, job, o, &err);
+    ty_status st = start(s->d, job, o, &err);
     if (st == TY_OK) return;
+    unlink_job(o);
     free(o);
     ty_job_fail(job, st, err.text);
 }
 
 static int step(void *ctx) {
-    first_token = false;
-    int left = decoder_step(ctx);
-    if (first_token)
+    decoder_service *s = ctx;
+    s->first_token = false;
+    int left = decoder_step(s->d);
+    if (s->first_token)
         (void)nanosleep(&(struct timespec){.tv_nsec = FIRST_TOKEN_PAUSE_US * 1000}, NULL);
     return left;
 }
 
 static void cancel(void *ctx, ty_job *job) {
+    const decoder_service *s = ctx;
     const open_job *o = ty_job_user(job);
-    decoder_cancel(ctx, o->handle);
+    decoder_cancel(s->d, o->handle);
 }
 
 static void pages(void *ctx, ty_stage_pages *p) {
+    const decoder_service *service = ctx;
     decoder_stats s;
-    decoder_get_stats(ctx, &s);
+    decoder_get_stats(service->d, &s);
     p->used = (uint32_t)s.pages_used;
     p->cached = (uint32_t)s.pages_cached;
     p->total = (uint32_t)s.pages_total;

@@ -477,7 +477,7 @@ static void on_chunk(ask *a, const Tyto__Chunk *c) {
     p->links_lost = 0;
     p->attempt_moved = p->attempt - 1;
     for (size_t i = had - c->first; i < c->n_tokens && !a->finished; i++)
-        a->opt.sink.on_token(a->opt.sink.ctx, c->tokens[i]);
+        a->opt.sink.on_token(a->opt.sink.ctx, c->tokens[i], i + 1 < c->n_tokens);
 }
 
 static void on_error(ask *a, int i, const Tyto__Error *e) {

@@ -40,8 +40,8 @@ typedef struct {
     ty_status (*send)(void *ctx, int *link, ty_message **m, ty_err *err);
     /* A part is complete: its last message (timings, stamps), after `sends` sends. */
     void (*on_part)(void *ctx, int part, const ty_message *m, int sends);
-    /* Tokens in order, each index once. */
-    void (*on_token)(void *ctx, const Tyto__TokenInfo *t);
+    /* Tokens in order, each index once.  more: the next one is here already. */
+    void (*on_token)(void *ctx, const Tyto__TokenInfo *t, bool more);
     /* Exactly one of the two, last. */
     void (*on_done)(void *ctx, const Tyto__DecodeResult *r);
     /* stage "": the broker or the gateway; picture < 0: not about one. */

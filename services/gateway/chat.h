@@ -50,6 +50,7 @@ typedef struct {
     bool stream, include_usage, logprobs;
     bool started;      /* the stream's head is out */
     ty_buf text;       /* what was streamed */
+    size_t n_sent;     /* bytes of it that have left; the rest waits for the tokens behind it */
     reply_event event; /* of text alone */
     ty_buf line;       /* such an event on its way */
     json_t *entries;   /* logprobs that were not sent yet */

@@ -62,10 +62,15 @@ static json_t *take_logprobs(chat *c) {
     return entries ? reply_logprobs(entries) : NULL;
 }
 
-/* Text that is certain now; with logprobs a token without text goes out too. */
-static bool stream_text(chat *c, const char *text, size_t len) {
-    if (!len && !c->entries) return true;
+/* Text that is certain now, in one event with what comes at once behind it (more); with logprobs a token without text goes
+ * out too. */
+static bool stream_text(chat *c, const char *text, size_t len, bool more) {
     ty_status st = ty_buf_append(&c->text, text, len);
+    if (st == TY_OK && more) return true;
+    len = c->text.len - c->n_sent;
+    text = c->text.data + c->n_sent;
+    if (st == TY_OK && !len && !c->entries) return true;
+    c->n_sent = c->text.len;
     if (st == TY_OK && !c->entries) {
         st = reply_event_write(&c->event, text, len, &c->line);
         if (st == TY_OK) st = http_stream_send(c->call, c->line.data, c->line.len);
@@ -96,7 +101,7 @@ static void on_first_token(chat *c) {
                       TY_LABELS(c->head.model));
 }
 
-static void on_token(void *ctx, const Tyto__TokenInfo *t) {
+static void on_token(void *ctx, const Tyto__TokenInfo *t, bool more) {
     chat *c = ctx;
     if (!c->receipt.first_token_us) on_first_token(c);
     /* A control token (the end) has no bytes and stands in no text. */
@@ -104,7 +109,7 @@ static void on_token(void *ctx, const Tyto__TokenInfo *t) {
         if (!c->entries) c->entries = json_array();
         (void)json_array_append_new(c->entries, reply_logprob(t));
     }
-    if (c->stream && start_stream(c)) (void)stream_text(c, t->text, strlen(t->text));
+    if (c->stream && start_stream(c)) (void)stream_text(c, t->text, strlen(t->text), more);
 }
 
 static void count_answer(const chat *c, const Tyto__DecodeResult *r) {
@@ -125,7 +130,7 @@ static bool stream_rest(chat *c, const Tyto__DecodeResult *r) {
         ty_error("req=%s the streamed text is not the answer's beginning", http_call_id(c->call));
         return true;
     }
-    return stream_text(c, r->text + had, len - had);
+    return stream_text(c, r->text + had, len - had, false);
 }
 
 /* The receipt; of a replay the one that the answer had. */

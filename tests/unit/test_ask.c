@@ -43,8 +43,9 @@ static void on_part(void *ctx, int part, const ty_message *m, int sends) {
     ((world *)ctx)->sends = sends;
 }
 
-static void on_token(void *ctx, const Tyto__TokenInfo *t) {
+static void on_token(void *ctx, const Tyto__TokenInfo *t, bool more) {
     world *w = ctx;
+    (void)more;
     strncat(w->text, t->text, sizeof(w->text) - strlen(w->text) - 1);
 }
 
