@@ -1,6 +1,8 @@
 /* state.c - see state.h. */
 #include "orchestration/state.h"
 
+#include "common/base/clock.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -8,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -90,6 +93,29 @@ static struct flock whole_file(short type) {
     return (struct flock){.l_type = type, .l_whence = SEEK_SET};
 }
 
+enum { EARLIER_LIFE_S = 15 };
+
+/*
+ * Who owns the directory has the file's fcntl lock, which ends with that process.  Its flock ends with the last one that
+ * has the descriptor: the services inherit it (supervisor.c).  Those of an owner that was killed are dying too, but a large one
+ * keeps its ports for a while, and ours would start in vain as often as the supervisor lets them.
+ */
+static ty_status await_earlier_life(int fd, const char *path, ty_err *err) {
+    int64_t until = ty_now_us() + EARLIER_LIFE_S * INT64_C(1000000);
+    while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return ty_fail(err, TY_EIO, "lock %s: %s", path, strerror(errno));
+        if (ty_now_us() > until)
+            return ty_fail(
+                err, TY_EEXIST,
+                "processes of a `tyto up` that was killed still have %s open; end them (`fuser %s` "
+                "names them), or choose another directory with --state",
+                path, path);
+        usleep(20000);
+    }
+    return TY_OK;
+}
+
 /* Takes the lock on STATE/lock.  The file is removed by an owner that ends in order, perhaps between
  * our open and our lock: then the lock is on a file that nobody else sees, and we try again. */
 static ty_status take_lock(state_dir *s, ty_err *err) {
@@ -114,8 +140,8 @@ static ty_status take_lock(state_dir *s, ty_err *err) {
         struct stat ours, named;
         if (fstat(fd, &ours) == 0 && stat(path, &named) == 0 && ours.st_ino == named.st_ino &&
             ours.st_dev == named.st_dev) {
-            s->lock_fd = fd;
-            return TY_OK;
+            s->lock_fd = fd; /* state_release closes it */
+            return await_earlier_life(fd, path, err);
         }
         close(fd);
     }

@@ -27,8 +27,8 @@ typedef struct {
 
 /* given, or $XDG_RUNTIME_DIR/tyto, or /tmp/tyto-UID; made absolute.  Creates nothing. */
 ty_status state_resolve(const char *given, char out[STATE_PATH], ty_err *err);
-/* Makes the directories, takes the lock, removes what a killed owner left.  Fails: TY_EEXIST (a live
- * owner; names its pid), TY_EAUTH (the directory is another user's), TY_EIO. */
+/* Makes the directories, takes the lock, waits for the end of a killed owner's processes, removes what it left.
+ * Fails: TY_EEXIST (a live owner; names its pid; or processes that do not end), TY_EAUTH (the directory is another user's), TY_EIO. */
 ty_status state_acquire(state_dir *s, const char *dir, ty_err *err);
 /* mkdir -p; the last one private, and it must be ours: /tmp is everybody's.  Fails: TY_EIO, TY_EAUTH. */
 ty_status state_private_dir(const char *dir, ty_err *err);

@@ -180,6 +180,8 @@ static void spawn(supervisor *s, child *k) {
     int why = errno;
     if (pid == 0) {
         prepare_child(s, parent);
+        /* Whoever comes after us waits until this process is gone too: state.c. */
+        if (s->opt.state->lock_fd > 2) (void)fcntl(s->opt.state->lock_fd, F_SETFD, 0);
         if (dup2(in, 0) < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0) _exit(1);
         execv(k->spec.argv[0], k->spec.argv);
         dprintf(2, "exec %s: %s\n", k->spec.argv[0], strerror(errno));

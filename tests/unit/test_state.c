@@ -75,6 +75,39 @@ static void acquire_cleans_up_when_the_owner_was_killed(void **state) {
     state_release(&s);
 }
 
+/* The killed owner's service still lives for a while: its ports are not free before that. */
+static void acquire_waits_for_the_processes_of_a_killed_owner(void **state) {
+    (void)state;
+    const char *dir = test_path("%s/waits", test_temp_dir());
+    const char *gone = test_path("%s/gone", test_temp_dir());
+    int ends[2];
+    char byte;
+    state_dir s;
+    ty_err err;
+    assert_int_equal(pipe(ends), 0);
+    pid_t owner = fork();
+    assert_true(owner >= 0);
+    if (owner == 0) {
+        if (state_acquire(&s, dir, NULL) != TY_OK) _exit(1);
+        pid_t service = fork();
+        if (service == 0) {
+            if (write(ends[1], "K", 1) != 1) _exit(1);
+            close(ends[1]);
+            usleep(300000);
+            if (ty_file_write_atomic(gone, "x", 1, NULL) != TY_OK) _exit(1);
+            _exit(0);
+        }
+        for (;;) pause();
+    }
+    close(ends[1]);
+    assert_int_equal(read(ends[0], &byte, 1), 1);
+    close(ends[0]);
+    kill_and_reap(owner);
+    assert_int_equal(state_acquire(&s, dir, &err), TY_OK);
+    assert_true(exists(gone));
+    state_release(&s);
+}
+
 static void release_leaves_the_logs_alone_when_it_cleans(void **state) {
     (void)state;
     const char *dir = test_path("%s/a/b", test_temp_dir());
@@ -124,6 +157,7 @@ static void resolve_follows_flag_then_runtime_dir_then_tmp(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(acquire_refuses_and_names_the_owner_when_it_lives),
+        cmocka_unit_test(acquire_waits_for_the_processes_of_a_killed_owner),
         cmocka_unit_test(acquire_cleans_up_when_the_owner_was_killed),
         cmocka_unit_test(release_leaves_the_logs_alone_when_it_cleans),
         cmocka_unit_test(run_dir_is_short_when_the_state_dir_is_deep),
