@@ -10,7 +10,7 @@
 
 /*
  * The ctx of the stage.  A token costs six threads' wake-ups on its way to the client, so tokens that follow each other within
- * `chunk_us` travel together: the first of an answer at once, and none waits longer than the step behind it.
+ * `chunk_us` travel together: the first of an answer at once, and one waits at most so long and for the step then under way.
  */
 typedef struct {
     decoder *d;
