@@ -57,8 +57,11 @@ static size_t mutate(char *s, size_t len, unsigned *seed) {
 static void render(const ty_chat_request *r, const char *family) {
     ty_buf out = ty_buf_make(1 << 16);
     ty_err err = {0};
-    ty_status st = ty_prompt_render(ty_prompt_form_of(family), r, &out, &err);
+    ty_prompt_marks marks = {0};
+    ty_status st = ty_prompt_render(ty_prompt_form_of(family), r, &out, &marks, &err);
     if (st == TY_OK) assert_true(ty_utf8_is_valid(out.data ? out.data : "", out.len));
+    if (st == TY_OK && !r->prompt) assert_int_equal(marks.n, ty_chat_request_images(r));
+    free(marks.at);
     assert_true(st == TY_OK || (st == TY_EINVAL && *err.text));
     ty_buf_clear(&out);
 }
