@@ -29,10 +29,11 @@ LDFLAGS := $(SAN.$(SAN)) $(if $(SAN),,$(HARDEN_LD.$(MODE))) -pthread $(EXTRA_LDF
 LDLIBS  := -Wl,--as-needed -lzmq -lprotobuf-c -levent -ljansson -lxxhash -lcrypto -lhiredis -lcurl -ljpeg -lpng -lwebp -lwebpdemux -lz -ldl -lm
 
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
-KERNELS.x86_64 := avx2 avx512 avx512vnni
+KERNELS.x86_64 := avx2 avx512 avx512vnni avx512bf16
 ISA.kernel_avx2   := -mavx2 -mfma -mf16c
 ISA.kernel_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c
 ISA.kernel_avx512vnni := $(ISA.kernel_avx512) -mavx512vnni
+ISA.kernel_avx512bf16 := $(ISA.kernel_avx512) -mavx512bf16
 # These emulate 512-bit vectors inside one object file: how they are passed does not matter.
 ISA.test_kernel_avx512 := -Wno-psabi -Wno-pass-failed
 ISA.test_kernel_avx512vnni := $(ISA.test_kernel_avx512)

@@ -36,7 +36,9 @@ float *op_zeros(train_run *r, int64_t n) {
 static void product(train_run *r, const ty_matmul *m) {
     if (r->st != TY_OK) return;
     r->flops += 2.0 * (double)m->M * (double)m->N * (double)m->K;
-    op_fail(r, ty_matmul_run(m, r->pool, &r->err));
+    ty_matmul mine = *m;
+    mine.products = r->products;
+    op_fail(r, ty_matmul_run(&mine, r->pool, &r->err));
 }
 
 /* A weight as [out, in]: the patch convolution has four dimensions. */

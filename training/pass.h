@@ -18,6 +18,7 @@
 #define TRAIN_PASS_H
 
 #include "common/base/arena.h"
+#include "common/math/matmul.h"
 #include "common/math/pool.h"
 #include "training/batch.h"
 #include "training/owl.h"
@@ -26,7 +27,8 @@ typedef struct {
     ty_pool *pool;
     ty_arena *arena;
     bool recompute;
-    double lora_dropout; /* of adapters' inputs, while there is a backward; 0: none */
+    ty_products products; /* of layers and weight gradients; attention's own stay f32 */
+    double lora_dropout;  /* of adapters' inputs, while there is a backward; 0: none */
     uint64_t seed,
         draw; /* what the dropout of this pass draws: the run's seed, the micro-batch's number */
     double flops; /* of matrix products, attention aside */

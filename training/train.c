@@ -117,17 +117,17 @@ static void describe(trainer *t) {
         t->settings, sizeof t->settings,
         "recipe %s trains %s lora %d %g %g %s optimizer %d %.9g %.9g %.9g %.9g lr %.9g clip %.9g "
         "schedule %d "
-        "new %d warmup %d %.9g batch %d micro %d ranks %d length %d augment %d seed %llu "
+        "new %d %swarmup %d %.9g batch %d micro %d ranks %d length %d augment %d seed %llu "
         "steps %lld "
         "samples %lld "
         "targets of the first %d",
         r->name, r->trains, r->lora_rank, r->lora_alpha, r->lora_dropout,
         r->lora_rank ? t->lora.target : "-", (int)r->optimizer.kind, r->optimizer.beta1,
         r->optimizer.beta2, r->optimizer.eps, r->optimizer.weight_decay, r->lr, r->clip,
-        (int)r->schedule, t->c->is_new, r->warmup_steps, r->warmup_ratio, r->batch,
-        t->c->micro_batch, ranks_size(), t->c->max_length, r->augment,
-        (unsigned long long)t->c->seed, (long long)t->steps, (long long)t->data.n,
-        t->data.item[0].n_target);
+        (int)r->schedule, t->c->is_new, t->c->products == TY_PRODUCTS_BF16 ? "products bf16 " : "",
+        r->warmup_steps, r->warmup_ratio, r->batch, t->c->micro_batch, ranks_size(),
+        t->c->max_length, r->augment, (unsigned long long)t->c->seed, (long long)t->steps,
+        (long long)t->data.n, t->data.item[0].n_target);
 }
 
 static ty_status plan(trainer *t, ty_err *err) {
@@ -452,9 +452,11 @@ static ty_status open_all(trainer *t, ty_err *err) {
     if (st == TY_OK && ranks_rank() == 0)
         st = train_log_open(&t->log, t->c->out, t->at.step, t->steps, err);
     if (st == TY_OK && ranks_rank() == 0)
-        ty_info("recipe=%s samples=%lld steps=%lld batch=%d ranks=%d trains=%lld state_mb=%zu",
+        ty_info("recipe=%s samples=%lld steps=%lld batch=%d ranks=%d products=%s trains=%lld "
+                "state_mb=%zu",
                 t->c->recipe.name, (long long)t->data.n, (long long)t->steps, t->c->recipe.batch,
-                ranks_size(), (long long)t->m->params.n_value, param_bytes(&t->m->params) >> 20);
+                ranks_size(), ty_products_name(t->c->products), (long long)t->m->params.n_value,
+                param_bytes(&t->m->params) >> 20);
     return st;
 }
 
@@ -462,6 +464,7 @@ ty_status train(const train_config *c, ty_pool *pool, bool *finished, ty_err *er
     trainer t = {.c = c,
                  .run = {.pool = pool,
                          .recompute = c->recompute,
+                         .products = c->products,
                          .lora_dropout = c->recipe.lora_dropout,
                          .seed = c->seed}};
     struct sigaction on = {.sa_handler = on_signal}, old_int, old_term;

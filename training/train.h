@@ -12,6 +12,7 @@
 #define TRAIN_TRAIN_H
 
 #include "orchestration/stage_types.h"
+#include "common/math/matmul.h"
 #include "training/recipe.h"
 
 #include <stdint.h>
@@ -27,6 +28,7 @@ typedef struct {
     int frozen_type; /* -1: as stored */
     bool is_new; /* begin with new weights: `model` needs config.json and tokenizer.model alone */
     bool recompute, merge;
+    ty_products products;       /* how matrices are multiplied */
     const char *pipeline;       /* NULL: none; with one the model is merged */
     stage_types pipeline_types; /* of its files */
     uint64_t seed;

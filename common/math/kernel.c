@@ -51,6 +51,10 @@ static bool has_avx512(void) {
 static bool has_avx512vnni(void) {
     return has_avx512() && bit(cpuid(7, 0).c, 11);
 }
+
+static bool has_avx512bf16(void) {
+    return has_avx512() && bit(cpuid(7, 1).a, 5);
+}
 #endif
 
 static const struct {
@@ -95,4 +99,17 @@ const ty_kernels *ty_kernels_get(void) {
         atomic_store_explicit(&chosen, k, memory_order_release);
     }
     return k;
+}
+
+const ty_pair_kernels *ty_pair_kernels_get(void) {
+#if defined(__x86_64__)
+    static atomic_int has; /* 0 unknown, 1 no, 2 yes; CPUID is slow under a hypervisor */
+    const ty_kernels *k = ty_kernels_get();
+    if (atomic_load_explicit(&has, memory_order_relaxed) == 0)
+        atomic_store_explicit(&has, has_avx512bf16() ? 2 : 1, memory_order_relaxed);
+    if (atomic_load_explicit(&has, memory_order_relaxed) == 2 &&
+        (k == &ty_kernels_avx512vnni || k == &ty_kernels_avx512))
+        return &ty_pair_kernels_avx512bf16;
+#endif
+    return &ty_pair_kernels_ref;
 }

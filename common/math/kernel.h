@@ -105,12 +105,42 @@ typedef struct ty_kernels {
     void (*narrow_f16)(const float *src, int64_t n, uint16_t *dst);
 } ty_kernels;
 
+/*
+ * Products of operands rounded to bf16 (nearest even; numbers below 2^-126 may become 0), two k at a
+ * time: a pair holds k = 2 t in its low half, 2 t + 1 in its high half, 0 where k is odd and ends.
+ * Products of a pair are added to one f32 chain per output, t rising from 0, so the bits depend on the
+ * table and not on how a product is cut.  Tables round inside a pair in their own way.
+ */
+typedef struct ty_pair_kernels {
+    const char *name;
+    int nr; /* columns of a panel, at most TY_KERNEL_MAX_NR */
+    int mr; /* rows that gemm takes at most in one call, at most TY_KERNEL_MAX_MR */
+
+    /* c[m][nr] = (add ? c : 0) + a w: a [m][n_pair], w a panel [n_pair][nr]; 1 <= m <= mr. */
+    void (*gemm)(int m, int64_t n_pair, const uint32_t *a, int64_t lda, const uint32_t *w, float *c,
+                 int64_t ldc, bool add);
+
+    /* Packing: x is f32, lds floats between its rows, ld pairs between rows of dst.
+     *   along          x [rows][k] -> dst[r][t]       along_turned   x [rows][k] -> dst[t][r]
+     *   across         x [k][cols] -> dst[t][c]       across_turned  x [k][cols] -> dst[c][t] */
+    void (*along)(const float *x, int64_t lds, int64_t rows, int64_t k, uint32_t *dst, int64_t ld);
+    void (*along_turned)(const float *x, int64_t lds, int64_t rows, int64_t k, uint32_t *dst,
+                         int64_t ld);
+    void (*across)(const float *x, int64_t lds, int64_t k, int64_t cols, uint32_t *dst, int64_t ld);
+    void (*across_turned)(const float *x, int64_t lds, int64_t k, int64_t cols, uint32_t *dst,
+                          int64_t ld);
+} ty_pair_kernels;
+
 /* The table in use (see cpu.h); never NULL. */
 const ty_kernels *ty_kernels_get(void);
 /* A table by name, NULL when there is none or this CPU cannot run it. */
 const ty_kernels *ty_kernels_named(const char *name);
 /* The i-th table of this build, best first, with whether it runs here; NULL past the end. */
 const ty_kernels *ty_kernels_at(int i, bool *runs);
+
+/* AVX512-BF16's where ty_kernels_get() is an AVX-512 table and the CPU has the instructions, else the
+ * plain C ones; never NULL. */
+const ty_pair_kernels *ty_pair_kernels_get(void);
 
 /* ---- for math/ alone ---- */
 
@@ -123,7 +153,9 @@ static inline int64_t ty_q4_block_bytes(int nr) {
 }
 
 extern const ty_kernels ty_kernels_ref;
+extern const ty_pair_kernels ty_pair_kernels_ref;
 #if defined(__x86_64__)
+extern const ty_pair_kernels ty_pair_kernels_avx512bf16;
 extern const ty_kernels ty_kernels_avx2, ty_kernels_avx512, ty_kernels_avx512vnni;
 #endif
 

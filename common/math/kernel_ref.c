@@ -268,3 +268,64 @@ const ty_kernels ty_kernels_ref = {
     .values_f16 = values_f16,
     .narrow_f16 = narrow_f16,
 };
+
+/* ---- pairs of bf16 ---- */
+
+static uint32_t pair(float low, float high) {
+    return (uint32_t)ty_f32_to_bf16(high) << 16 | ty_f32_to_bf16(low);
+}
+
+/* The high half first, as the instruction is described. */
+static void gemm_pairs(int m, int64_t n_pair, const uint32_t *a, int64_t lda, const uint32_t *w,
+                       float *c, int64_t ldc, bool add) {
+    for (int i = 0; i < m; i++) {
+        float *out = c + i * ldc;
+        if (!add) memset(out, 0, NR * sizeof *out);
+        for (int64_t t = 0; t < n_pair; t++)
+            for (int j = 0; j < NR; j++) {
+                uint32_t x = a[i * lda + t], y = w[t * NR + j];
+                out[j] =
+                    fmaf(from_bf16((uint16_t)(x >> 16)), from_bf16((uint16_t)(y >> 16)), out[j]);
+                out[j] = fmaf(from_bf16((uint16_t)x), from_bf16((uint16_t)y), out[j]);
+            }
+    }
+}
+
+/* Element (i, k) of x at i * si + k * sk; pair (i, t) of dst at i * di + t * dt. */
+static void pack_pairs(const float *x, int64_t si, int64_t sk, int64_t n, int64_t k, uint32_t *dst,
+                       int64_t di, int64_t dt) {
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t t = 0; t < k; t += 2)
+            dst[i * di + t / 2 * dt] =
+                pair(x[i * si + t * sk], t + 1 < k ? x[i * si + (t + 1) * sk] : 0);
+}
+
+static void along(const float *x, int64_t lds, int64_t rows, int64_t k, uint32_t *dst, int64_t ld) {
+    pack_pairs(x, lds, 1, rows, k, dst, ld, 1);
+}
+
+static void along_turned(const float *x, int64_t lds, int64_t rows, int64_t k, uint32_t *dst,
+                         int64_t ld) {
+    pack_pairs(x, lds, 1, rows, k, dst, 1, ld);
+}
+
+static void across(const float *x, int64_t lds, int64_t k, int64_t cols, uint32_t *dst,
+                   int64_t ld) {
+    pack_pairs(x, 1, lds, cols, k, dst, 1, ld);
+}
+
+static void across_turned(const float *x, int64_t lds, int64_t k, int64_t cols, uint32_t *dst,
+                          int64_t ld) {
+    pack_pairs(x, 1, lds, cols, k, dst, ld, 1);
+}
+
+const ty_pair_kernels ty_pair_kernels_ref = {
+    .name = "ref",
+    .nr = NR,
+    .mr = MR,
+    .gemm = gemm_pairs,
+    .along = along,
+    .along_turned = along_turned,
+    .across = across,
+    .across_turned = across_turned,
+};

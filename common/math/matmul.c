@@ -7,8 +7,8 @@
  * piece's rows of a staying in its L2.  Alone (a small product, a pool's task) b is packed NC columns at a
  * time.  K runs in steps with c added to, which keeps the order of sums.
  */
-#include "common/math/matmul.h"
 #include "common/math/kernel.h"
+#include "common/math/matmul_block.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +36,8 @@ typedef struct {
 static const size_t B_FLOATS = (size_t)KC * NC, A_FLOATS = (size_t)MC * LDA;
 
 size_t ty_matmul_scratch(void) {
-    return (B_FLOATS + A_FLOATS + ROW + TILE) * sizeof(float);
+    size_t f32 = (B_FLOATS + A_FLOATS + ROW + TILE) * sizeof(float), bf16 = matmul_bf16_scratch();
+    return f32 > bf16 ? f32 : bf16;
 }
 
 static workspace place(void *scratch) {
@@ -66,8 +67,7 @@ static void widen_blocks(ty_dtype t, const uint8_t *row, int64_t first, int64_t 
     }
 }
 
-/* Row r of b, elements [first, first + n), as floats: in place where they are that already. */
-static const float *b_row(const ty_matmul *m, int64_t r, int64_t first, int64_t n, float *wide) {
+const float *matmul_b_row(const ty_matmul *m, int64_t r, int64_t first, int64_t n, float *wide) {
     const uint8_t *row =
         (const uint8_t *)m->b + (size_t)r * ty_dtype_bytes(m->b_type, (size_t)m->ldb);
     const ty_kernels *kn = ty_kernels_get();
@@ -125,7 +125,7 @@ static void pack_b_nk(const ty_matmul *m, int64_t n0, int64_t n, int64_t k0, int
             transpose((const float *)m->b + (n0 + p) * m->ldb + k0, m->ldb, cols, k, panel, nr);
         else
             for (int64_t j = 0; j < cols; j++)
-                transpose(b_row(m, n0 + p + j, k0, k, ws->row), 0, 1, k, panel + j, nr);
+                transpose(matmul_b_row(m, n0 + p + j, k0, k, ws->row), 0, 1, k, panel + j, nr);
     }
 }
 
@@ -140,7 +140,7 @@ static void copy_floats(float *dst, const float *src, int n) {
 static void pack_b_kn(const ty_matmul *m, int64_t n0, int64_t n, int64_t k0, int64_t k, int64_t t0,
                       int64_t t1, int nr, const workspace *ws) {
     for (int64_t t = t0; t < t1; t++) {
-        const float *x = b_row(m, k0 + t, n0, n, ws->row);
+        const float *x = matmul_b_row(m, k0 + t, n0, n, ws->row);
         float *out = ws->b + t * nr;
         int64_t p = 0;
         for (; p + nr <= n; p += nr) copy_floats(out + p * k, x + p, nr);
@@ -233,6 +233,10 @@ static void columns(const ty_matmul *m, int64_t c0, int64_t n, const workspace *
 }
 
 void ty_matmul_serial(const ty_matmul *m, void *scratch) {
+    if (m->products == TY_PRODUCTS_BF16) {
+        matmul_bf16_serial(m, scratch);
+        return;
+    }
     workspace ws = place(scratch);
     for (int64_t c = 0; c < m->N; c += NC) columns(m, c, least(NC, m->N - c), &ws);
 }
@@ -331,6 +335,7 @@ static ty_status alone(const ty_matmul *m, ty_pool *pool, ty_err *err) {
 ty_status ty_matmul_run(const ty_matmul *m, ty_pool *pool, ty_err *err) {
     int size = ty_pool_size(pool);
     if (m->M <= 0 || m->N <= 0) return TY_OK;
+    if (m->products == TY_PRODUCTS_BF16) return matmul_bf16_run(m, pool, err);
     if (size == 1 || m->M * m->N * m->K <= TASK_MACS) return alone(m, pool, err);
     size_t bytes = (SHARED_A + SHARED_B + (size_t)size * OWN) * sizeof(float);
     job j = {.m = m, .a = ty_pool_scratch(pool, TY_POOL_SCRATCH_MEMBERS, bytes)};
@@ -347,4 +352,27 @@ ty_status ty_matmul_run(const ty_matmul *m, ty_pool *pool, ty_err *err) {
                 one_block(&j, pool);
             }
     return TY_OK;
+}
+
+/* ---- which products ---- */
+
+static const char *const NAMES[] = {"f32", "bf16"};
+
+int ty_products_parse(const char *name) {
+    for (int i = 0; i < 2; i++)
+        if (strcmp(name, NAMES[i]) == 0) return i;
+    return -1;
+}
+
+const char *ty_products_name(ty_products p) {
+    return NAMES[p];
+}
+
+ty_status ty_products_check(ty_products p, ty_err *err) {
+    if (p != TY_PRODUCTS_BF16 || ty_pair_kernels_get() != &ty_pair_kernels_ref) return TY_OK;
+    return ty_fail(
+        err, TY_EUNSUPPORTED,
+        "bf16 products need AVX512-BF16, which this CPU has not or TYTO_CPU (kernels: %s) "
+        "hides: use f32 products",
+        ty_kernels_get()->name);
 }

@@ -11,12 +11,26 @@
  *
  * Every output element is one chain of fused multiply-adds over k rising from 0, whatever the number
  * of threads, so a run gives the same bits on one thread and on many.
+ *
+ * With TY_PRODUCTS_BF16 both operands are rounded to bf16 (to nearest even) as they are packed, and one
+ * instruction multiplies two k: twice the rate, a relative error of 2^-9 in each operand.  Sums and c
+ * stay f32, and what is stored stays as it is.  A chain is then over pairs of k (kernel.h,
+ * ty_pair_kernels): again the same bits on one thread and on many.
  */
 #ifndef TY_MATH_MATMUL_H
 #define TY_MATH_MATMUL_H
 
 #include "common/math/dtype.h"
 #include "common/math/pool.h"
+
+typedef enum { TY_PRODUCTS_F32, TY_PRODUCTS_BF16 } ty_products;
+
+/* "f32", "bf16"; -1: neither. */
+int ty_products_parse(const char *name);
+const char *ty_products_name(ty_products p);
+/* TY_EUNSUPPORTED where this CPU, or the kernels that TYTO_CPU names, have no instruction for them: such
+ * products are still right, but slower than f32's many times over. */
+ty_status ty_products_check(ty_products p, ty_err *err);
 
 typedef struct {
     int64_t M, N, K;
@@ -30,6 +44,7 @@ typedef struct {
     float *c;
     int64_t ldc;
     bool add;
+    ty_products products;
 } ty_matmul;
 
 /* Spread over the pool (NULL: the caller alone).  Fails: TY_ENOMEM, before its scratch is warm. */
