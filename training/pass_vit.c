@@ -6,7 +6,6 @@
 #include "training/grad.h"
 #include "training/pass.h"
 
-#include <math.h>
 #include <string.h>
 
 /* Picture b's patches, row-major, each as [3, p, p]: the order of the convolution's weight. */
@@ -74,52 +73,41 @@ static void keep(train_run *r, const owl *m, const vit_pass *p, vit_kept *k) {
     k->gelu = op_floats(r, wide);
 }
 
-/* Head h's q, k and v stand side by side in a row of qkv. */
+static ty_attention attention_of(const owl *m, const vit_pass *p, const vit_kept *k) {
+    int n_head = m->vit.n_head;
+    return ty_attention_of_qkv(k->qkv, p->n, n_token(&m->vit), n_head, m->vit.width / n_head,
+                               k->ctx);
+}
+
 static void attend(train_run *r, const owl *m, const vit_pass *p, const vit_kept *k) {
-    int64_t c = m->vit.width, d = c / m->vit.n_head;
-    ty_attention a = {.q = k->qkv,
-                      .k = k->qkv + d,
-                      .v = k->qkv + 2 * d,
-                      .ldq = 3 * c,
-                      .ldk = 3 * c,
-                      .ldv = 3 * c,
-                      .hdq = 3 * d,
-                      .hdk = 3 * d,
-                      .hdv = 3 * d,
-                      .n_batch = p->n,
-                      .n_q = n_token(&m->vit),
-                      .n_kv = n_token(&m->vit),
-                      .n_head = m->vit.n_head,
-                      .d = (int)d,
-                      .scale = 1.0f / sqrtf((float)d),
-                      .ctx = k->ctx,
-                      .ldo = c};
+    ty_attention a = attention_of(m, p, k);
     if (r->st == TY_OK) op_fail(r, ty_attention_full(r->pool, &a, &r->err));
 }
 
 static void attend_back(train_run *r, const owl *m, const vit_pass *p, const vit_kept *k,
                         const float *dctx, float *dqkv) {
-    int64_t c = m->vit.width, d = c / m->vit.n_head;
     int *start = ty_arena_array(r->arena, (size_t)p->n + 1, sizeof *start);
     if (!start) op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for %d pictures", p->n));
     if (r->st != TY_OK) return;
-    for (int i = 0; i <= p->n; i++) start[i] = i * n_token(&m->vit);
-    grad_attention a = {.q = k->qkv,
-                        .k = k->qkv + d,
-                        .v = k->qkv + 2 * d,
-                        .ldq = 3 * c,
-                        .ldk = 3 * c,
-                        .ldv = 3 * c,
-                        .hdq = 3 * d,
-                        .hdk = 3 * d,
-                        .hdv = 3 * d,
+    ty_attention f = attention_of(m, p, k);
+    for (int i = 0; i <= p->n; i++) start[i] = i * f.n_q;
+    grad_attention a = {.q = f.q,
+                        .k = f.k,
+                        .v = f.v,
+                        .ldq = f.ldq,
+                        .ldk = f.ldk,
+                        .ldv = f.ldv,
+                        .hdq = f.hdq,
+                        .hdk = f.hdk,
+                        .hdv = f.hdv,
                         .n_seq = p->n,
-                        .n_head = m->vit.n_head,
-                        .d = (int)d,
+                        .n_head = f.n_head,
+                        .d = f.d,
                         .q_start = start,
                         .kv_start = start,
-                        .scale = 1.0f / sqrtf((float)d)};
-    op_fail(r, attention_backward(r->pool, &a, dctx, c, dqkv, dqkv + d, dqkv + 2 * d, &r->err));
+                        .scale = f.scale};
+    op_fail(
+        r, attention_backward(r->pool, &a, dctx, f.ldo, dqkv, dqkv + f.d, dqkv + 2 * f.d, &r->err));
 }
 
 static void layer_forward(train_run *r, const owl *m, const vit_pass *p, int i, vit_kept *k,

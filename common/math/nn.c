@@ -5,6 +5,7 @@
 #include "common/math/nn.h"
 #include "common/math/kernel.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -219,6 +220,28 @@ static void split_queries(attention_job *j, int size) {
     int per = (tiles + want - 1) / want;
     j->chunk = (per > 0 ? per : 1) * QT;
     j->n_chunk = (j->a->n_q + j->chunk - 1) / j->chunk;
+}
+
+ty_attention ty_attention_of_qkv(const float *qkv, int n_batch, int n_token, int n_head, int d,
+                                 float *ctx) {
+    int64_t c = (int64_t)n_head * d;
+    return (ty_attention){.q = qkv,
+                          .k = qkv + d,
+                          .v = qkv + 2 * d,
+                          .ldq = 3 * c,
+                          .ldk = 3 * c,
+                          .ldv = 3 * c,
+                          .hdq = 3 * d,
+                          .hdk = 3 * d,
+                          .hdv = 3 * d,
+                          .n_batch = n_batch,
+                          .n_q = n_token,
+                          .n_kv = n_token,
+                          .n_head = n_head,
+                          .d = d,
+                          .scale = 1.0f / sqrtf((float)d),
+                          .ctx = ctx,
+                          .ldo = c};
 }
 
 ty_status ty_attention_full(ty_pool *p, const ty_attention *a, ty_err *err) {

@@ -49,6 +49,10 @@ typedef struct {
     float *ctx;
     int64_t ldo; /* head h of ctx starts at h * d */
 } ty_attention;
+/* Self-attention over a fused product's rows, in which head h's q, k and v stand side by side, d floats each:
+ *   qkv [n_batch n_token, 3 n_head d]; ctx [n_batch n_token, n_head d]; the scale is 1 / sqrt(d). */
+ty_attention ty_attention_of_qkv(const float *qkv, int n_batch, int n_token, int n_head, int d,
+                                 float *ctx);
 ty_status ty_attention_full(ty_pool *p, const ty_attention *a, ty_err *err);
 
 #endif

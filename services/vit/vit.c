@@ -20,7 +20,6 @@
 #include "common/model/weights.h"
 #include "services/vit/temporal.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -321,36 +320,14 @@ static ty_status embed(const frame *fr, const float *pixels, ty_err *err) {
     return TY_OK;
 }
 
-/* Head h's q, k and v stand side by side in a row of qkv. */
-static ty_attention attention_of(const frame *fr) {
-    const vit *v = fr->v;
-    int64_t c = v->width, d = v->d_head;
-    return (ty_attention){.q = fr->wide,
-                          .k = fr->wide + d,
-                          .v = fr->wide + 2 * d,
-                          .ldq = 3 * c,
-                          .ldk = 3 * c,
-                          .ldv = 3 * c,
-                          .hdq = 3 * d,
-                          .hdk = 3 * d,
-                          .hdv = 3 * d,
-                          .n_batch = fr->n,
-                          .n_q = v->n_token,
-                          .n_kv = v->n_token,
-                          .n_head = v->n_head,
-                          .d = v->d_head,
-                          .scale = 1.0f / sqrtf((float)v->d_head),
-                          .ctx = fr->norm,
-                          .ldo = c};
-}
-
 static ty_status attention(const frame *fr, const layer *l, ty_err *err) {
     const vit *v = fr->v;
     ty_layernorm(v->pool, fr->x, fr->rows, v->width, l->before_attention.weight,
                  l->before_attention.bias, v->eps, fr->norm);
     ty_status st = apply(fr, l->qkv, fr->norm, fr->rows, fr->wide, err);
     if (st != TY_OK) return st;
-    ty_attention a = attention_of(fr);
+    ty_attention a =
+        ty_attention_of_qkv(fr->wide, fr->n, v->n_token, v->n_head, v->d_head, fr->norm);
     st = ty_attention_full(v->pool, &a, err);
     if (st == TY_OK) st = apply(fr, l->dense, fr->norm, fr->rows, fr->add, err);
     if (st == TY_OK) ty_add(v->pool, fr->x, fr->add, (int64_t)fr->rows * v->width);
