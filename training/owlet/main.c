@@ -25,7 +25,7 @@
 
 static struct {
     const char *out;
-    int seed, train, exam, corpus, side;
+    int seed, train, exam, corpus, side, turns;
 } opt;
 
 static const ty_option table[] = {
@@ -37,6 +37,8 @@ static const ty_option table[] = {
                "samples with pictures (a tenth has none)"),
     TY_OPT_INT("exam", NULL, opt.exam, 1000, 0, 1000000, "held-out questions"),
     TY_OPT_INT("side", NULL, opt.side, 224, 32, 1024, "of a picture, in pixels"),
+    TY_OPT_INT("turns", NULL, opt.turns, 5, 1, RECORD_TURNS_MAX,
+               "up to so many questions about a picture in training"),
     TY_OPT_END,
 };
 
@@ -54,7 +56,7 @@ static language some_language(chance *c) {
 
 /* The exam has every ability alike; in training what is harder comes more often. */
 static ability some_ability(chance *c, bool exam) {
-    static const int WEIGHT[ABILITY_COUNT_OF] = {10, 14, 10, 12, 18, 22, 18, 10, 12};
+    static const int WEIGHT[ABILITY_COUNT_OF] = {8, 12, 6, 10, 24, 28, 18, 10, 10};
     if (exam) return (ability)chance_below(c, ABILITY_COUNT_OF);
     int sum = 0;
     for (int i = 0; i < ABILITY_COUNT_OF; i++) sum += WEIGHT[i];
@@ -68,9 +70,11 @@ static ty_status make(record *r, chance *c, int side, bool exam, ty_err *err) {
     ty_status st = TY_OK;
     record_init(r, what, some_language(c));
     if (what == ABILITY_TEXT)
-        talk_make(r, c, exam);
+        talk_make(r, c, exam, exam ? 1 : opt.turns / 2);
     else
-        st = quiz_make(r, c, &(quiz_options){.side = side, .held_out = exam}, err);
+        st = quiz_make(
+            r, c, &(quiz_options){.side = side, .held_out = exam, .turns = exam ? 1 : opt.turns},
+            err);
     return st == TY_OK ? record_check(r, err) : st;
 }
 

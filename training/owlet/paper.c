@@ -59,6 +59,23 @@ void paper_make(paper *p, chance *c, paper_kind what) {
     if (what == PAPER_CHART) make_chart(p, c);
 }
 
+void paper_words(const paper *p, ty_buf *b) {
+    switch (p->what) {
+    case PAPER_RECEIPT:
+        for (int i = 0; i < p->n; i++) ty_buf_printf(b, "%s %d, ", p->label[i], p->value[i]);
+        ty_buf_printf(b, "Total %d", p->total);
+        break;
+    case PAPER_BADGE: ty_buf_printf(b, "%s, Room %d", p->person, p->number); break;
+    case PAPER_TICKET:
+        ty_buf_printf(b, "Day %d, Time %d:00, Seat %d", p->day, p->hour, p->number);
+        break;
+    default:
+        for (int i = 0; i < p->n; i++)
+            ty_buf_printf(b, "%s%s %d", i ? ", " : "", lexicon_shade(p->bar[i])->en, p->value[i]);
+        break;
+    }
+}
+
 /* Text with its left (-1), middle (0) or right (1) end at x, its base line at y. */
 static void text(cairo_t *cr, double x, double y, int end, const char *s) {
     cairo_text_extents_t e;

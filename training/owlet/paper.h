@@ -5,6 +5,7 @@
 #ifndef OWLET_PAPER_H
 #define OWLET_PAPER_H
 
+#include "common/base/buf.h"
 #include "training/owlet/chance.h"
 #include "training/owlet/lexicon.h"
 
@@ -30,6 +31,8 @@ typedef struct {
 } paper;
 
 void paper_make(paper *p, chance *c, paper_kind what);
+/* Appends what is written on it, in reading order: "Tea 6, Rice 4, Total 10"; of a chart the English colours. */
+void paper_words(const paper *p, ty_buf *b);
 /* Into the rectangle of w x h at the origin. */
 void paper_draw(cairo_t *cr, const paper *p, double w, double h);
 

@@ -9,6 +9,7 @@
 typedef struct {
     int side;      /* of the pictures, pixels; 0: draw none (for texts) */
     bool held_out; /* the exam's templates instead of the training's */
+    int turns;     /* up to so many questions about a picture; at most 1: the ability's own alone */
 } quiz_options;
 
 /* r: initialised (record_init).  Any ability but ABILITY_TEXT. */

@@ -48,6 +48,7 @@ void record_turn(record *r, const char *question, const char *answer, const fact
     say(&r->question[r->n_turn], r->lang, question, f);
     say(&r->answer[r->n_turn], r->lang, answer, f);
     r->n_turn++;
+    while (r->n_expect) ty_buf_reset(&r->expect[--r->n_expect]);
 }
 
 void record_expect(record *r, const char *alternatives) {

@@ -23,7 +23,7 @@ typedef enum {
 } ability;
 const char *ability_name(ability a); /* "describe" ... */
 
-enum { RECORD_PICTURES_MAX = 2, RECORD_TURNS_MAX = 3, RECORD_EXPECT_MAX = 9 };
+enum { RECORD_PICTURES_MAX = 2, RECORD_TURNS_MAX = 8, RECORD_EXPECT_MAX = 9 };
 
 typedef struct {
     ability what;
@@ -44,7 +44,7 @@ typedef struct {
 void record_init(record *r, ability what, language lang);
 /* For the next record. */
 void record_clear(record *r);
-/* Appends a turn / something that the last answer must contain. */
+/* Appends a turn (nothing is expected of its answer yet) / something that the last answer must contain. */
 void record_turn(record *r, const char *question, const char *answer, const facts *f);
 void record_expect(record *r, const char *alternatives);
 void record_expect_number(record *r, int n);

@@ -6,12 +6,19 @@
 
 typedef const char *const by_language[LANG_COUNT];
 
-static void turn(record *r, bool held_out, const char *question, const char *answer,
+/* Words in front of an instruction, to be seen through; the last ones are the exam's alone. */
+static by_language OPENING[4] = {
+    {"", "", "", ""},
+    {"A question: ", "问题：", "質問です。", "Eine Frage: "},
+    {"Tell me: ", "告诉我：", "教えてください。", "Sag mir: "},
+    {"Please answer: ", "请回答：", "答えてください：", "Bitte antworte: "},
+};
+
+static void turn(record *r, chance *c, bool held_out, const char *question, const char *answer,
                  const facts *f) {
-    static by_language PLEASE = {"Please answer: ", "请回答：", "答えてください：",
-                                 "Bitte antworte: "};
+    int opening = held_out ? 3 : chance_is(c, 0.6) ? 0 : chance_between(c, 1, 2);
     char q[512];
-    snprintf(q, sizeof q, "%s%s", held_out ? PLEASE[r->lang] : "", question);
+    snprintf(q, sizeof q, "%s%s", OPENING[opening][r->lang], question);
     record_turn(r, q, answer, f);
 }
 
@@ -26,7 +33,7 @@ static void sum(record *r, chance *c, bool held_out) {
     char text[32];
     snprintf(text, sizeof text, "%d %s %d", x, minus ? "-" : "+", b);
     facts f = {.word = text, .number = result};
-    turn(r, held_out, Q[r->lang], A[r->lang], &f);
+    turn(r, c, held_out, Q[r->lang], A[r->lang], &f);
     char digits[16];
     snprintf(digits, sizeof digits, "%d", result);
     record_expect(r, digits);
@@ -43,7 +50,7 @@ static void larger(record *r, chance *c, bool held_out) {
     char text[32], digits[16];
     snprintf(text, sizeof text, "%d, %d", a, b);
     facts f = {.word = text, .number = a > b ? a : b};
-    turn(r, held_out, Q[r->lang], A[r->lang], &f);
+    turn(r, c, held_out, Q[r->lang], A[r->lang], &f);
     snprintf(digits, sizeof digits, "%d", f.number);
     record_expect(r, digits);
     r->guess = 0.5;
@@ -76,7 +83,7 @@ static void opposite(record *r, chance *c, bool held_out) {
                                   : "Das Gegenteil ist %s.",
              want);
     facts f = {.word = PAIR[i][side][r->lang]};
-    turn(r, held_out, Q[r->lang], answer, &f);
+    turn(r, c, held_out, Q[r->lang], answer, &f);
     record_expect(r, want);
     r->guess = 1.0 / 24;
 }
@@ -117,7 +124,7 @@ static void translate(record *r, chance *c, bool held_out) {
         break;
     }
     facts f = {0};
-    turn(r, held_out, q, a, &f);
+    turn(r, c, held_out, q, a, &f);
     record_expect(r, want);
     r->guess = 1.0 / KIND_COUNT;
 }
@@ -131,7 +138,7 @@ static void next_number(record *r, chance *c, bool held_out) {
     char text[64], digits[16];
     snprintf(text, sizeof text, "%d, %d, %d", a, a + step, a + 2 * step);
     facts f = {.word = text, .number = a + 3 * step};
-    turn(r, held_out, Q[r->lang], A[r->lang], &f);
+    turn(r, c, held_out, Q[r->lang], A[r->lang], &f);
     snprintf(digits, sizeof digits, "%d", f.number);
     record_expect(r, digits);
     r->guess = 0.05;
@@ -148,13 +155,14 @@ static void repeat(record *r, chance *c, bool held_out) {
         if (i < n - 1) strncat(answer, " ", sizeof answer - strlen(answer) - 1);
     }
     facts f = {.word = word, .number = n};
-    turn(r, held_out, Q[r->lang], answer, &f);
+    turn(r, c, held_out, Q[r->lang], answer, &f);
     record_expect(r, answer);
     r->guess = 0.01;
 }
 
-void talk_make(record *r, chance *c, bool held_out) {
+void talk_make(record *r, chance *c, bool held_out, int turns) {
     static void (*const MAKE[])(record *, chance *, bool) = {sum,       larger,      opposite,
                                                              translate, next_number, repeat};
-    MAKE[chance_below(c, (int)(sizeof MAKE / sizeof *MAKE))](r, c, held_out);
+    do MAKE[chance_below(c, (int)(sizeof MAKE / sizeof *MAKE))](r, c, held_out);
+    while (r->n_turn < turns);
 }

@@ -4,7 +4,7 @@
 
 #include "training/owlet/record.h"
 
-/* r: initialised with ABILITY_TEXT. */
-void talk_make(record *r, chance *c, bool held_out);
+/* r: initialised with ABILITY_TEXT.  `turns` instructions, at least 1, that have nothing to do with one another. */
+void talk_make(record *r, chance *c, bool held_out, int turns);
 
 #endif

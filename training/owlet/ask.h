@@ -1,0 +1,39 @@
+/*
+ * ask.h - questions that have one answer in a given scene: which ones fit it, the question in one of several
+ * wordings, the answer, and what a right answer must contain.
+ *
+ * Wordings: the last one of each list is kept for the exam, so that the exam asks in words never trained on.
+ */
+#ifndef OWLET_ASK_H
+#define OWLET_ASK_H
+
+#include "training/owlet/record.h"
+
+enum { ASK_WORDINGS = 4 }; /* three to train, one held out */
+typedef const char *const ask_wordings[LANG_COUNT][ASK_WORDINGS];
+const char *ask_pick(ask_wordings w, language l, chance *c, bool held_out);
+
+typedef enum {
+    ASK_DESCRIBE,      /* all of the scene */
+    ASK_COUNT,         /* of group g: how many */
+    ASK_COLOUR,        /* its colour */
+    ASK_WHERE,         /* where it is */
+    ASK_WHAT_THERE,    /* what is where it is */
+    ASK_FOLLOW_COLOUR, /* two turns: what is there, then its colour */
+    ASK_FOLLOW_WHERE,  /* two turns: which thing has its colour, then where that is */
+    ASK_READ,          /* the sign */
+    ASK_SPELL,         /* the sign, letter by letter */
+    ASK_COUNT_OF
+} ask_what;
+
+/* Whether the question has one answer in the scene for group g (0 where no group is asked for). */
+bool ask_fits(const scene *s, ask_what what, int g);
+/* Turns that it takes: 1 or 2. */
+int ask_turns(ask_what what);
+/* Appends the turns to r; the expectations and the guess are those of the last. */
+void ask(record *r, chance *c, const scene *s, ask_what what, int g, bool held_out);
+
+/* Facts about group g of a scene, for say(). */
+facts ask_facts(const scene *s, int g);
+
+#endif
