@@ -27,12 +27,6 @@ float *op_floats(train_run *r, int64_t n) {
     return x;
 }
 
-float *op_zeros(train_run *r, int64_t n) {
-    float *x = op_floats(r, n);
-    if (x) memset(x, 0, (size_t)n * sizeof *x);
-    return x;
-}
-
 static void product(train_run *r, const ty_matmul *m) {
     if (r->st != TY_OK) return;
     r->flops += 2.0 * (double)m->M * (double)m->N * (double)m->K;

@@ -44,7 +44,6 @@ typedef struct {
 
 /* n floats of the arena, not zeroed; NULL once something failed. */
 float *op_floats(train_run *r, int64_t n);
-float *op_zeros(train_run *r, int64_t n);
 /* y [rows, out] = l(x [rows, in]); dense. */
 void op_linear(train_run *r, const owl_linear *l, const float *x, int64_t rows, float *y);
 /* Gradients of l's parameters where they train; dx (may be NULL) is written, or added to. */

@@ -225,10 +225,6 @@ void ty_checkpoint_close(ty_checkpoint **p) {
     *p = NULL;
 }
 
-const char *ty_checkpoint_dir(const ty_checkpoint *c) {
-    return c->dir;
-}
-
 int ty_checkpoint_count(const ty_checkpoint *c) {
     return c->n;
 }

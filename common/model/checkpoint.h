@@ -17,7 +17,6 @@ typedef struct ty_checkpoint ty_checkpoint;
  * missing), TY_EFORMAT, TY_EUNSUPPORTED. */
 ty_status ty_checkpoint_open(ty_checkpoint **out, const char *dir, ty_err *err);
 void ty_checkpoint_close(ty_checkpoint **c);
-const char *ty_checkpoint_dir(const ty_checkpoint *c);
 
 /* All tensors of all shards, sorted by name. */
 int ty_checkpoint_count(const ty_checkpoint *c);

@@ -36,11 +36,6 @@ Tyto__DType ty_message_dtype(ty_dtype t) {
     return TYTO__DTYPE__DTYPE_NONE;
 }
 
-int ty_message_dtype_local(Tyto__DType t) {
-    int i = dtype_find(t);
-    return i < 0 ? -1 : (int)dtypes[i].local;
-}
-
 /* ---- protobuf-c helpers ---- */
 
 ty_status ty_pb_set_str(char **field, const char *value) {

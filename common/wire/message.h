@@ -98,8 +98,7 @@ void ty_message_set_body(ty_message *m, Tyto__Envelope__BodyCase c, void *body);
 /* Puts an Error body; texts are copied, NULL = "". */
 void ty_message_set_error(ty_message *m, ty_status st, const char *text, const char *stage);
 
-/* The wire's name of an element type (DTYPE_NONE: it does not travel), and back (-1). */
+/* The wire's name of an element type (DTYPE_NONE: it does not travel). */
 Tyto__DType ty_message_dtype(ty_dtype t);
-int ty_message_dtype_local(Tyto__DType t);
 
 #endif

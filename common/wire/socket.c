@@ -164,12 +164,6 @@ ty_status ty_socket_connect(void *ctx, int type, const char *endpoint,
     return TY_OK;
 }
 
-ty_status ty_socket_endpoint(void *socket, char *out, size_t size, ty_err *err) {
-    if (zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, out, &size) != 0)
-        return ty_fail(err, TY_EIO, "last endpoint: %s", zmq_strerror(errno));
-    return TY_OK;
-}
-
 void ty_socket_close(void **socket, int linger_ms) {
     if (!*socket) return;
     set_int(*socket, ZMQ_LINGER, linger_ms);

@@ -42,8 +42,6 @@ ty_status ty_socket_connect(void *ctx, int type, const char *endpoint,
                             const ty_socket_security *sec, void **out, ty_err *err);
 /* Is it protected by keys, when there are some? */
 bool ty_socket_is_tcp(const char *endpoint);
-/* The address bound to, with the port that "tcp://127.0.0.1:*" got. */
-ty_status ty_socket_endpoint(void *socket, char *out, size_t size, ty_err *err);
 /* What was sent gets linger_ms to leave, while the context is being terminated.  NULL is allowed. */
 void ty_socket_close(void **socket, int linger_ms);
 

@@ -203,10 +203,6 @@ int decoder_context(const decoder *d) {
 const ty_tokenizer *decoder_tokenizer(const decoder *d) {
     return d->tokenizer;
 }
-int decoder_visual_rows(const decoder *d) {
-    return d->env.visual_rows;
-}
-
 int decoder_adapters(const decoder *d) {
     return d->adapters.n;
 }

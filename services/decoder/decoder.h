@@ -45,8 +45,6 @@ int decoder_width(const decoder *d); /* D */
 int decoder_vocab(const decoder *d); /* V */
 int decoder_context(const decoder *d);
 const ty_tokenizer *decoder_tokenizer(const decoder *d);
-/* Rows of a picture that the model expects (queries + 1), 0 when the file does not say. */
-int decoder_visual_rows(const decoder *d);
 /* Its adapters: the name as given, the identity that requests name it by (ty_adapter_identity). */
 int decoder_adapters(const decoder *d);
 const char *decoder_adapter_name(const decoder *d, int i);

@@ -223,11 +223,3 @@ double llama_flops(const llama *m, int pos, int n, int n_logits) {
     double keys = (double)n * pos + (double)n * (n + 1) / 2; /* sum of pos + 1 + i */
     return 2 * d->n_layer * (per_row * n + 2 * nq * keys) + 2 * D * (double)d->n_vocab * n_logits;
 }
-
-size_t llama_weight_bytes(const llama *m) {
-    size_t n = ty_linear_bytes(m->output);
-    for (int l = 0; l < m->dims.n_layer; l++)
-        n += ty_linear_bytes(m->layer[l].qkv) + ty_linear_bytes(m->layer[l].o) +
-             ty_linear_bytes(m->layer[l].gate_up) + ty_linear_bytes(m->layer[l].down);
-    return n;
-}

@@ -80,7 +80,5 @@ ty_status llama_forward(llama *m, kv_pool *kv, const llama_span *span, int n_spa
 /* Floating-point operations of rows at positions [pos, pos + n) of one sequence, n_logits of them
  * through the output head. */
 double llama_flops(const llama *m, int pos, int n, int n_logits);
-/* Bytes of weights that one forward reads. */
-size_t llama_weight_bytes(const llama *m);
 
 #endif

@@ -109,11 +109,6 @@ const char *lexicon_language(language l) {
     return NAME[l];
 }
 
-const char *lexicon_language_name(language l) {
-    static const char *const NAME[LANG_COUNT] = {"English", "中文", "日本語", "Deutsch"};
-    return NAME[l];
-}
-
 int lexicon_sign_count(void) {
     return (int)(sizeof SIGN / sizeof *SIGN);
 }

@@ -77,8 +77,7 @@ const shade *lexicon_shade(colour c);
 const char *lexicon_place(place p, language l);
 /* "three", "drei", "三", "3"; 0 to 20; Chinese counting says 两 for 2 in front of a measure word. */
 const char *lexicon_number(int n, language l);
-const char *lexicon_language(language l);      /* "en" "zh" "ja" "de" */
-const char *lexicon_language_name(language l); /* in itself: "English" "中文" ... */
+const char *lexicon_language(language l); /* "en" "zh" "ja" "de" */
 
 /* Short words for signs, labels and papers (Latin letters); n is taken modulo lexicon_sign_count. */
 const char *lexicon_sign(int n);

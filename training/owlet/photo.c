@@ -296,13 +296,3 @@ ty_status photo_paper(const paper *p, int side, unsigned char **jpeg, size_t *si
     paper_draw(cr, p, w, h);
     return finish(cr, surface, side, chance_real(&c, 0.85, 1.05), &c, jpeg, size, err);
 }
-
-ty_status photo_blank(int side, unsigned char **jpeg, size_t *size, ty_err *err) {
-    cairo_surface_t *surface;
-    cairo_t *cr = canvas(&surface, side, err);
-    chance c = chance_make(0, 0);
-    if (!cr) return TY_ENOMEM;
-    cairo_set_source_rgb(cr, 0.5, 0.5, 0.5);
-    cairo_paint(cr);
-    return finish(cr, surface, side, 1, &c, jpeg, size, err);
-}

@@ -14,7 +14,5 @@
 ty_status photo_scene(const scene *s, int side, unsigned char **jpeg, size_t *size, ty_err *err);
 /* Likewise a sheet of paper on a table. */
 ty_status photo_paper(const paper *p, int side, unsigned char **jpeg, size_t *size, ty_err *err);
-/* The same picture with nothing in it (middle grey): for the exam's control run. */
-ty_status photo_blank(int side, unsigned char **jpeg, size_t *size, ty_err *err);
 
 #endif
