@@ -54,19 +54,26 @@ static language some_language(chance *c) {
     return d < 2 ? LANG_EN : (language)(d - 1);
 }
 
-/* The exam has every ability alike; in training what is harder comes more often. */
-static ability some_ability(chance *c, bool exam) {
-    static const int WEIGHT[ABILITY_COUNT_OF] = {8, 12, 6, 10, 24, 28, 18, 10, 10};
-    if (exam) return (ability)chance_below(c, ABILITY_COUNT_OF);
+/* The exam has every ability alike; in training what is harder comes more often: with pictures what must be read, in the
+ * texts what must be known by heart. */
+typedef enum { FOR_EXAM, FOR_PICTURES, FOR_TEXTS } purpose;
+
+static ability some_ability(chance *c, purpose why) {
+    static const int WEIGHT[][ABILITY_COUNT_OF] = {
+        [FOR_EXAM] = {1, 1, 1, 1, 1, 1, 1, 1, 1},
+        [FOR_PICTURES] = {8, 12, 6, 10, 24, 28, 18, 10, 10},
+        [FOR_TEXTS] = {12, 14, 14, 14, 6, 18, 16, 14, 36},
+    };
     int sum = 0;
-    for (int i = 0; i < ABILITY_COUNT_OF; i++) sum += WEIGHT[i];
+    for (int i = 0; i < ABILITY_COUNT_OF; i++) sum += WEIGHT[why][i];
     int d = chance_below(c, sum), a = 0;
-    while (d >= WEIGHT[a]) d -= WEIGHT[a++];
+    while (d >= WEIGHT[why][a]) d -= WEIGHT[why][a++];
     return (ability)a;
 }
 
-static ty_status make(record *r, chance *c, int side, bool exam, ty_err *err) {
-    ability what = some_ability(c, exam);
+static ty_status make(record *r, chance *c, int side, purpose why, ty_err *err) {
+    bool exam = why == FOR_EXAM;
+    ability what = some_ability(c, why);
     ty_status st = TY_OK;
     record_init(r, what, some_language(c));
     if (what == ABILITY_TEXT)
@@ -127,7 +134,7 @@ static ty_status write_corpus(ty_err *err) {
     for (int i = 0; i < opt.corpus && st == TY_OK; i++) {
         record r;
         chance c = chance_make(stream((uint64_t)opt.seed, STREAM_CORPUS), (uint64_t)i);
-        st = make(&r, &c, 0, false, err);
+        st = make(&r, &c, 0, FOR_TEXTS, err);
         if (st == TY_OK) {
             record_corpus(&r, &text);
             record_text_line(&text, &line);
@@ -159,7 +166,7 @@ static ty_status write_training(ty_err *err) {
         chance c = chance_make(stream((uint64_t)opt.seed, STREAM_TRAIN), (uint64_t)i);
         snprintf(id, sizeof id, "%d", i);
         snprintf(prefix, sizeof prefix, "pictures/%07d", i);
-        st = make(&r, &c, opt.side, false, err);
+        st = make(&r, &c, opt.side, FOR_PICTURES, err);
         if (st == TY_OK) st = write_pictures(&r, prefix, err);
         if (st == TY_OK) {
             record_train_v1(&r, prefix, &line);
@@ -193,7 +200,7 @@ static ty_status write_exam(ty_err *err) {
         chance c = chance_make(stream((uint64_t)opt.seed + 1, STREAM_TRAIN), (uint64_t)i);
         snprintf(id, sizeof id, "%d", i);
         snprintf(prefix, sizeof prefix, "exam/%05d", i);
-        st = make(&r, &c, opt.side, true, err);
+        st = make(&r, &c, opt.side, FOR_EXAM, err);
         if (st == TY_OK) st = write_pictures(&r, prefix, err);
         if (st == TY_OK) {
             record_exam(&r, prefix, id, &line);
