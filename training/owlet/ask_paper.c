@@ -52,19 +52,10 @@ static const field ALL = {
     {"Read the paper.", "读一读这张纸。", "紙を読んでください。", "Lies das Papier."},
     {"{word}.", "{word}。", "{word}。", "{word}."}};
 
-/* Words in front of a question, to be seen through; the last one is the exam's alone. */
-static const char *const OPENING[4][LANG_COUNT] = {
-    {"", "", "", ""},
-    {"A question: ", "问题：", "質問です。", "Eine Frage: "},
-    {"Tell me: ", "告诉我：", "教えてください。", "Sag mir: "},
-    {"Look at the picture. ", "请看图。", "画像を見てください。", "Sieh das Bild an. "},
-};
-
 static void ask_field(record *r, chance *c, const field *t, const facts *f, bool held_out) {
-    int opening = held_out ? 3 : chance_is(c, 0.6) ? 0 : chance_between(c, 1, 2);
-    char q[256];
-    snprintf(q, sizeof q, "%s%s", OPENING[opening][r->lang], t->q[r->lang]);
-    record_turn(r, q, t->a[r->lang], f);
+    static const char *const LOOK[LANG_COUNT] = {"Look at the picture. ", "请看图。",
+                                                 "画像を見てください。", "Sieh das Bild an. "};
+    record_turn_opened(r, c, held_out ? LOOK[r->lang] : NULL, t->q[r->lang], t->a[r->lang], f);
 }
 
 static void expect_digits(record *r, int n) {

@@ -51,6 +51,19 @@ void record_turn(record *r, const char *question, const char *answer, const fact
     while (r->n_expect) ty_buf_reset(&r->expect[--r->n_expect]);
 }
 
+void record_turn_opened(record *r, chance *c, const char *opening, const char *question,
+                        const char *answer, const facts *f) {
+    static const char *const OPENING[3][LANG_COUNT] = {
+        {"", "", "", ""},
+        {"A question: ", "问题：", "質問です。", "Eine Frage: "},
+        {"Tell me: ", "告诉我：", "教えてください。", "Sag mir: "},
+    };
+    if (!opening) opening = OPENING[chance_is(c, 0.6) ? 0 : chance_between(c, 1, 2)][r->lang];
+    char q[512];
+    snprintf(q, sizeof q, "%s%s", opening, question);
+    record_turn(r, q, answer, f);
+}
+
 void record_expect(record *r, const char *alternatives) {
     ty_buf_puts(&r->expect[r->n_expect++], alternatives);
 }

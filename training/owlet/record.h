@@ -46,6 +46,10 @@ void record_init(record *r, ability what, language lang);
 void record_clear(record *r);
 /* Appends a turn (nothing is expected of its answer yet) / something that the last answer must contain. */
 void record_turn(record *r, const char *question, const char *answer, const facts *f);
+/* A turn whose question begins with words that must be seen through: the exam's `opening`, or (NULL) those of
+ * training, most often none. */
+void record_turn_opened(record *r, chance *c, const char *opening, const char *question,
+                        const char *answer, const facts *f);
 void record_expect(record *r, const char *alternatives);
 void record_expect_number(record *r, int n);
 void record_expect_kind(record *r, kind k);

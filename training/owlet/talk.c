@@ -6,20 +6,11 @@
 
 typedef const char *const by_language[LANG_COUNT];
 
-/* Words in front of an instruction, to be seen through; the last ones are the exam's alone. */
-static by_language OPENING[4] = {
-    {"", "", "", ""},
-    {"A question: ", "问题：", "質問です。", "Eine Frage: "},
-    {"Tell me: ", "告诉我：", "教えてください。", "Sag mir: "},
-    {"Please answer: ", "请回答：", "答えてください：", "Bitte antworte: "},
-};
-
 static void turn(record *r, chance *c, bool held_out, const char *question, const char *answer,
                  const facts *f) {
-    int opening = held_out ? 3 : chance_is(c, 0.6) ? 0 : chance_between(c, 1, 2);
-    char q[512];
-    snprintf(q, sizeof q, "%s%s", OPENING[opening][r->lang], question);
-    record_turn(r, q, answer, f);
+    static by_language PLEASE = {"Please answer: ", "请回答：", "答えてください：",
+                                 "Bitte antworte: "};
+    record_turn_opened(r, c, held_out ? PLEASE[r->lang] : NULL, question, answer, f);
 }
 
 static void sum(record *r, chance *c, bool held_out) {
