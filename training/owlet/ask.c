@@ -4,7 +4,16 @@
 #include <string.h>
 
 const char *ask_pick(ask_wordings w, language l, chance *c, bool held_out) {
-    return w[l][held_out ? ASK_WORDINGS - 1 : chance_below(c, ASK_WORDINGS - 1)];
+    int n = 1;
+    while (n < ASK_WORDINGS_MAX && w[l][n]) n++;
+    return w[l][held_out ? 0 : chance_between(c, 1, n - 1)];
+}
+
+void ask_turn(record *r, chance *c, bool held_out, const char *q, const char *a, const facts *f) {
+    if (held_out)
+        record_turn(r, q, a, f);
+    else
+        record_turn_opened(r, c, q, a, f);
 }
 
 facts ask_facts(const scene *s, int g) {
@@ -13,19 +22,23 @@ facts ask_facts(const scene *s, int g) {
 
 static void describe(record *r, chance *c, const scene *s, bool held_out) {
     static ask_wordings Q = {
-        [LANG_EN] = {"Describe the picture.", "What is in this picture?", "What can you see?",
-                     "Tell me what the picture shows."},
-        [LANG_ZH] = {"描述这张图片。", "图里有什么？", "你看到了什么？", "请说说图片的内容。"},
-        [LANG_JA] = {"画像を説明してください。", "何が写っていますか。", "何が見えますか。",
-                     "この画像について話してください。"},
-        [LANG_DE] = {"Beschreibe das Bild.", "Was ist auf diesem Bild?", "Was siehst du?",
-                     "Sag mir, was das Bild zeigt."},
+        [LANG_EN] = {"Tell me what the picture shows.", "Describe the picture.",
+                     "What is in this picture?", "What can you see?", "What does the picture show?",
+                     "Tell me what you see.", "Describe what is in the picture."},
+        [LANG_ZH] = {"请说说图片的内容。", "描述这张图片。", "图里有什么？", "你看到了什么？",
+                     "图片的内容是什么？", "请说说你看到了什么。", "请描述图片。"},
+        [LANG_JA] = {"この画像について話してください。", "画像を説明してください。",
+                     "何が写っていますか。", "何が見えますか。", "この画像には何がありますか。",
+                     "この画像を説明してください。", "見えるものを話してください。"},
+        [LANG_DE] = {"Sag mir, was das Bild zeigt.", "Beschreibe das Bild.",
+                     "Was ist auf diesem Bild?", "Was siehst du?", "Was zeigt das Bild?",
+                     "Sag mir, was du siehst.", "Was ist auf dem Bild zu sehen?"},
     };
     static const char *const A[LANG_COUNT] = {"The picture shows {list}.", "图里有{list}。",
                                               "{list}が写っています。",
                                               "Zu sehen {listis} {list}."};
     facts f = ask_facts(s, 0);
-    record_turn(r, ask_pick(Q, r->lang, c, held_out), A[r->lang], &f);
+    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], &f);
     for (int i = 0; i < s->n_group; i++) {
         record_expect_number(r, s->group[i].count);
         record_expect_colour(r, s->group[i].col);
@@ -36,35 +49,46 @@ static void describe(record *r, chance *c, const scene *s, bool held_out) {
 
 static void count(record *r, chance *c, const facts *f, bool held_out) {
     static ask_wordings Q = {
-        [LANG_EN] = {"How many {many} are there?", "Count the {many}.",
-                     "How many {many} do you see?", "What is the number of {many} in the picture?"},
-        [LANG_ZH] = {"有几{m}{k}？", "数一数{k}。", "你看到几{m}{k}？", "图中{k}的数量是多少？"},
-        [LANG_JA] = {"{k}はいくつありますか。", "{k}を数えてください。", "{k}はいくつ見えますか。",
-                     "{k}の数を教えてください。"},
-        [LANG_DE] = {"Wie viele {many} gibt es?", "Zähle die {many}.",
-                     "Wie viele {many} siehst du?", "Nenne die Anzahl der {many}."},
+        [LANG_EN] = {"What is the number of {many} in the picture?", "How many {many} are there?",
+                     "Count the {many}.", "How many {many} do you see?",
+                     "Give the number of {many}.", "How many {many} are in the picture?",
+                     "Tell me how many {many} there are.", "The {many}: how many?"},
+        [LANG_ZH] = {"图中{k}的数量是多少？", "有几{m}{k}？", "数一数{k}。", "你看到几{m}{k}？",
+                     "图中有多少{m}{k}？", "{k}的数量是几？", "告诉我{k}有几{m}。"},
+        [LANG_JA] = {"{k}の数を教えてください。", "{k}はいくつありますか。",
+                     "{k}を数えてください。", "{k}はいくつ見えますか。", "{k}の数はいくつですか。",
+                     "画像に{k}はいくつありますか。", "{k}がいくつあるか教えてください。"},
+        [LANG_DE] = {"Nenne die Anzahl der {many}.", "Wie viele {many} gibt es?",
+                     "Zähle die {many}.", "Wie viele {many} siehst du?",
+                     "Wie viele {many} sind auf dem Bild?", "Wie groß ist die Anzahl der {many}?",
+                     "Sag mir, wie viele {many} es gibt."},
     };
     static const char *const A[LANG_COUNT] = {"There {is} {nk}.", "有{nk}。", "{nk}です。",
                                               "Es {is} {nk}."};
-    record_turn(r, ask_pick(Q, r->lang, c, held_out), A[r->lang], f);
+    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], f);
     record_expect_number(r, f->one.count);
     r->guess = 1.0 / OWLET_COUNT_MAX;
 }
 
 static void colour_of(record *r, chance *c, const facts *f, bool held_out) {
     static ask_wordings Q = {
-        [LANG_EN] = {"What colour {is} {the}?", "Which colour {is} {the}?",
-                     "Tell me the colour of {the}.", "{The}: what colour?"},
-        [LANG_ZH] = {"{k}是什么颜色的？", "{k}的颜色是什么？", "告诉我{k}的颜色。",
-                     "请问{k}是哪种颜色？"},
-        [LANG_JA] = {"{k}は何色ですか。", "{k}の色は何ですか。", "{k}の色を教えてください。",
-                     "{k}はどんな色ですか。"},
-        [LANG_DE] = {"Welche Farbe: {the}?", "In welcher Farbe {is} {the}?",
-                     "Nenne die Farbe: {k}.", "{The}: welche Farbe?"},
+        [LANG_EN] = {"{The}: what colour?", "What colour {is} {the}?", "Which colour {is} {the}?",
+                     "Tell me the colour of {the}.", "What is the colour of {the}?",
+                     "{The}: which colour?", "What colour do you see on {the}?",
+                     "Name the colour of {the}."},
+        [LANG_ZH] = {"请问{k}是哪种颜色？", "{k}是什么颜色的？", "{k}的颜色是什么？",
+                     "告诉我{k}的颜色。", "请问{k}是什么颜色？", "{k}是哪种颜色的？",
+                     "说出{k}的颜色。"},
+        [LANG_JA] = {"{k}はどんな色ですか。", "{k}は何色ですか。", "{k}の色は何ですか。",
+                     "{k}の色を教えてください。", "{k}の色はどんな色ですか。",
+                     "{k}は何色に見えますか。", "{k}の色は何色ですか。"},
+        [LANG_DE] = {"{The}: welche Farbe?", "Welche Farbe: {the}?", "In welcher Farbe {is} {the}?",
+                     "Nenne die Farbe: {k}.", "{The}: in welcher Farbe?",
+                     "Sag mir die Farbe: {the}.", "Welche Farbe siehst du: {the}?"},
     };
     static const char *const A[LANG_COUNT] = {"{The} {is} {colour}.", "{k}是{colour}的。",
                                               "{k}は{colour}です。", "{The} {is} {colour}."};
-    record_turn(r, ask_pick(Q, r->lang, c, held_out), A[r->lang], f);
+    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], f);
     record_expect_colour(r, f->one.col);
     r->guess = 1.0 / COLOUR_COUNT;
 }
@@ -76,34 +100,44 @@ static void expect_place(record *r, place p) {
 
 static void where(record *r, chance *c, const facts *f, bool held_out) {
     static ask_wordings Q = {
-        [LANG_EN] = {"Where is {the}?", "On which side is {the}?", "Tell me where {the} is.",
-                     "In what part of the picture is {the}?"},
-        [LANG_ZH] = {"{k}在哪里？", "{k}在哪边？", "告诉我{k}的位置。", "{k}位于图片的什么位置？"},
-        [LANG_JA] = {"{k}はどこですか。", "{k}はどの位置ですか。", "{k}の場所を教えてください。",
-                     "{k}は画像のどこにありますか。"},
-        [LANG_DE] = {"Wo ist {the}?", "Auf welcher Seite ist {the}?", "Sag mir, wo {the} ist.",
-                     "In welchem Teil des Bildes ist {the}?"},
+        [LANG_EN] = {"In what part of the picture is {the}?", "Where is {the}?",
+                     "On which side is {the}?", "Tell me where {the} is.",
+                     "In which part is {the}?", "Where in the picture is {the}?",
+                     "Where do you see {the}?", "{The}: where is it?"},
+        [LANG_ZH] = {"{k}位于图片的什么位置？", "{k}在哪里？", "{k}在哪边？", "告诉我{k}的位置。",
+                     "{k}在图片的哪里？", "{k}的位置在哪里？", "{k}在什么位置？"},
+        [LANG_JA] = {"{k}は画像のどこにありますか。", "{k}はどこですか。", "{k}はどの位置ですか。",
+                     "{k}の場所を教えてください。", "{k}はどこにありますか。",
+                     "画像のどこに{k}がありますか。", "{k}がどこか教えてください。"},
+        [LANG_DE] = {"In welchem Teil des Bildes ist {the}?", "Wo ist {the}?",
+                     "Auf welcher Seite ist {the}?", "Sag mir, wo {the} ist.",
+                     "Wo auf dem Bild ist {the}?", "In welchem Teil ist {the}?", "{The}: wo?"},
     };
     static const char *const A[LANG_COUNT] = {"{The} is {place}.", "{k}在{place}。",
                                               "{k}は{place}です。", "{The} ist {place}."};
-    record_turn(r, ask_pick(Q, r->lang, c, held_out), A[r->lang], f);
+    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], f);
     expect_place(r, f->where);
 }
 
 static void what_there(record *r, chance *c, const facts *f, bool held_out) {
     static ask_wordings Q = {
-        [LANG_EN] = {"What is {place}?", "Which object is {place}?", "Name the thing {place}.",
-                     "What do you see {place}?"},
-        [LANG_ZH] = {"{place}是什么？", "{place}有什么？", "说出{place}的东西。",
-                     "你在{place}看到什么？"},
-        [LANG_JA] = {"{place}は何ですか。", "{place}にあるものは何ですか。",
-                     "{place}のものを教えてください。", "{place}に何が見えますか。"},
-        [LANG_DE] = {"Was ist {place}?", "Welches Ding ist {place}?", "Nenne das Ding {place}.",
-                     "Was siehst du {place}?"},
+        [LANG_EN] = {"What do you see {place}?", "What is {place}?", "Which object is {place}?",
+                     "Name the thing {place}.", "What can be seen {place}?",
+                     "Which thing do you see {place}?", "Tell me what is {place}."},
+        [LANG_ZH] = {"你在{place}看到什么？", "{place}是什么？", "{place}有什么？",
+                     "说出{place}的东西。", "{place}能看到什么？", "告诉我{place}是什么。",
+                     "你看到{place}有什么？"},
+        [LANG_JA] = {"{place}に何が見えますか。", "{place}は何ですか。",
+                     "{place}にあるものは何ですか。", "{place}のものを教えてください。",
+                     "{place}に何がありますか。", "{place}に見えるものは何ですか。",
+                     "{place}には何が写っていますか。"},
+        [LANG_DE] = {"Was siehst du {place}?", "Was ist {place}?", "Welches Ding ist {place}?",
+                     "Nenne das Ding {place}.", "Was ist {place} zu sehen?",
+                     "Welches Ding siehst du {place}?", "Sag mir, was {place} ist."},
     };
     static const char *const A[LANG_COUNT] = {"It is {ck}.", "是{ck}。", "{ck}です。",
                                               "Es ist {ck}."};
-    record_turn(r, ask_pick(Q, r->lang, c, held_out), A[r->lang], f);
+    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], f);
     record_expect_kind(r, f->one.what);
     r->guess = 1.0 / KIND_COUNT;
 }
@@ -116,18 +150,22 @@ static void follow_colour(record *r, chance *c, const facts *f, bool held_out) {
     static const char *const Q_PLACE[LANG_COUNT] = {"What is {place}?", "{place}是什么？",
                                                     "{place}は何ですか。", "Was ist {place}?"};
     static ask_wordings Q_COLOUR = {
-        [LANG_EN] = {"What colour is it?", "And its colour?", "Which colour does it have?",
-                     "Tell me its colour."},
-        [LANG_ZH] = {"它是什么颜色的？", "它的颜色呢？", "颜色是什么？", "告诉我它的颜色。"},
-        [LANG_JA] = {"それは何色ですか。", "その色は何ですか。", "色は何ですか。",
-                     "その色を教えてください。"},
-        [LANG_DE] = {"Welche Farbe hat das?", "Und die Farbe?", "Welche Farbe ist das?",
-                     "Nenne mir die Farbe davon."},
+        [LANG_EN] = {"Tell me its colour.", "What colour is it?", "And its colour?",
+                     "Which colour does it have?", "What is its colour?", "Name its colour.",
+                     "Tell me what colour it is."},
+        [LANG_ZH] = {"告诉我它的颜色。", "它是什么颜色的？", "它的颜色呢？", "颜色是什么？",
+                     "它的颜色是什么？", "说出它的颜色。", "请问它是什么颜色？"},
+        [LANG_JA] = {"その色を教えてください。", "それは何色ですか。", "その色は何ですか。",
+                     "色は何ですか。", "それはどんな色ですか。", "色を教えてください。",
+                     "何色か教えてください。"},
+        [LANG_DE] = {"Nenne mir die Farbe davon.", "Welche Farbe hat das?", "Und die Farbe?",
+                     "Welche Farbe ist das?", "Nenne die Farbe.", "Was ist die Farbe davon?",
+                     "Sag mir die Farbe."},
     };
     static const char *const A_COLOUR[LANG_COUNT] = {"It is {colour}.", "它是{colour}的。",
                                                      "{colour}です。", "Das ist {colour}."};
     record_turn(r, Q_PLACE[r->lang], IT_IS[r->lang], f);
-    record_turn(r, ask_pick(Q_COLOUR, r->lang, c, held_out), A_COLOUR[r->lang], f);
+    ask_turn(r, c, held_out, ask_pick(Q_COLOUR, r->lang, c, held_out), A_COLOUR[r->lang], f);
     record_expect_colour(r, f->one.col);
     r->guess = 1.0 / COLOUR_COUNT;
 }
@@ -137,48 +175,60 @@ static void follow_where(record *r, chance *c, const facts *f, bool held_out) {
         "Which object is {colour}?", "哪个东西是{colour}的？", "{ofcolour}ものは何ですか。",
         "Welches Ding ist {colour}?"};
     static ask_wordings Q_WHERE = {
-        [LANG_EN] = {"Where is it?", "And where is it?", "On which side is it?",
-                     "Tell me where it is."},
-        [LANG_ZH] = {"它在哪里？", "那它在哪里？", "它在哪边？", "告诉我它的位置。"},
-        [LANG_JA] = {"それはどこですか。", "では、どこですか。", "どの位置ですか。",
-                     "その場所を教えてください。"},
-        [LANG_DE] = {"Wo ist das?", "Und wo ist das?", "Auf welcher Seite ist das?",
-                     "Sag mir, wo das ist."},
+        [LANG_EN] = {"Tell me where it is.", "Where is it?", "And where is it?",
+                     "On which side is it?", "Where in the picture is it?", "In which part is it?",
+                     "Where do you see it?"},
+        [LANG_ZH] = {"告诉我它的位置。", "它在哪里？", "那它在哪里？", "它在哪边？",
+                     "它的位置在哪里？", "告诉我它在哪里。", "它在图片的哪里？"},
+        [LANG_JA] = {"その場所を教えてください。", "それはどこですか。", "では、どこですか。",
+                     "どの位置ですか。", "それはどこにありますか。", "場所を教えてください。",
+                     "どこか教えてください。"},
+        [LANG_DE] = {"Sag mir, wo das ist.", "Wo ist das?", "Und wo ist das?",
+                     "Auf welcher Seite ist das?", "Wo auf dem Bild ist das?",
+                     "In welchem Teil ist das?", "Wo siehst du das?"},
     };
     static const char *const A_WHERE[LANG_COUNT] = {"It is {place}.", "它在{place}。",
                                                     "{place}です。", "Das ist {place}."};
     record_turn(r, Q_WHICH[r->lang], IT_IS[r->lang], f);
-    record_turn(r, ask_pick(Q_WHERE, r->lang, c, held_out), A_WHERE[r->lang], f);
+    ask_turn(r, c, held_out, ask_pick(Q_WHERE, r->lang, c, held_out), A_WHERE[r->lang], f);
     expect_place(r, f->where);
 }
 
 static void read_sign(record *r, chance *c, const scene *s, bool held_out) {
     static ask_wordings Q = {
-        [LANG_EN] = {"What does the sign say?", "Read the sign.", "What is written there?",
-                     "Which text is on the sign?"},
-        [LANG_ZH] = {"牌子上写着什么？", "读一读牌子。", "上面写了什么？", "牌子上的文字是什么？"},
-        [LANG_JA] = {"看板に何と書いてありますか。", "看板を読んでください。",
-                     "何と書いてありますか。", "看板の文字は何ですか。"},
-        [LANG_DE] = {"Was steht auf dem Schild?", "Lies das Schild.", "Was steht dort?",
-                     "Welcher Text ist auf dem Schild?"},
+        [LANG_EN] = {"Which text is on the sign?", "What does the sign say?", "Read the sign.",
+                     "What is written there?", "What is on the sign?",
+                     "Which words are on the sign?", "What text do you see?", "Read the text."},
+        [LANG_ZH] = {"牌子上的文字是什么？", "牌子上写着什么？", "读一读牌子。", "上面写了什么？",
+                     "牌子上的字是什么？", "文字是什么？", "牌子上有什么文字？"},
+        [LANG_JA] = {"看板の文字は何ですか。", "看板に何と書いてありますか。",
+                     "看板を読んでください。", "何と書いてありますか。",
+                     "看板の文字を読んでください。", "文字は何ですか。",
+                     "看板には何がありますか。"},
+        [LANG_DE] = {"Welcher Text ist auf dem Schild?", "Was steht auf dem Schild?",
+                     "Lies das Schild.", "Was steht dort?", "Welcher Text steht dort?",
+                     "Lies den Text.", "Was ist auf dem Schild zu lesen?"},
     };
     static const char *const A[LANG_COUNT] = {"The sign says {word}.", "牌子上写着{word}。",
                                               "{word}と書いてあります。", "Dort steht {word}."};
     facts f = {.word = s->sign};
-    record_turn(r, ask_pick(Q, r->lang, c, held_out), A[r->lang], &f);
+    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], &f);
     record_expect(r, s->sign);
     r->guess = 0.7 / lexicon_sign_count();
 }
 
 static void spell(record *r, chance *c, const scene *s, bool held_out) {
     static ask_wordings Q = {
-        [LANG_EN] = {"Spell it.", "Spell the sign.", "Spell what is written.",
-                     "Spell the text on the sign."},
-        [LANG_ZH] = {"请拼出来。", "拼出牌子上的字。", "拼出上面写的。", "请拼出牌子上的文字。"},
-        [LANG_JA] = {"一文字ずつ読んでください。", "看板を一文字ずつ読んでください。",
-                     "一文字ずつお願いします。", "看板の文字を一文字ずつ読んでください。"},
-        [LANG_DE] = {"Buchstabiere es.", "Buchstabiere das Schild.",
-                     "Buchstabiere, was dort steht.", "Buchstabiere den Text auf dem Schild."},
+        [LANG_EN] = {"Spell the text on the sign.", "Spell it.", "Spell the sign.",
+                     "Spell what is written.", "Spell the text."},
+        [LANG_ZH] = {"请拼出牌子上的文字。", "请拼出来。", "拼出牌子上的字。", "拼出上面写的。",
+                     "请拼出文字。"},
+        [LANG_JA] = {"看板の文字を一文字ずつ読んでください。", "一文字ずつ読んでください。",
+                     "看板を一文字ずつ読んでください。", "一文字ずつお願いします。",
+                     "文字を一文字ずつ読んでください。"},
+        [LANG_DE] = {"Buchstabiere den Text auf dem Schild.", "Buchstabiere es.",
+                     "Buchstabiere das Schild.", "Buchstabiere, was dort steht.",
+                     "Buchstabiere den Text."},
     };
     char letters[2 * SCENE_TEXT];
     size_t n = 0;
@@ -188,7 +238,7 @@ static void spell(record *r, chance *c, const scene *s, bool held_out) {
     }
     letters[n] = '\0';
     facts f = {.word = letters};
-    record_turn(r, ask_pick(Q, r->lang, c, held_out), "{word}", &f);
+    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), "{word}", &f);
     record_expect(r, letters);
     r->guess = 0.7 / lexicon_sign_count();
 }

@@ -2,16 +2,18 @@
  * ask.h - questions that have one answer in a given scene: which ones fit it, the question in one of several
  * wordings, the answer, and what a right answer must contain.
  *
- * Wordings: the last one of each list is kept for the exam, so that the exam asks in words never trained on.
+ * Wordings: the first one of each list is kept for the exam, so that the exam asks in words never trained on.
  */
 #ifndef OWLET_ASK_H
 #define OWLET_ASK_H
 
 #include "training/owlet/record.h"
 
-enum { ASK_WORDINGS = 4 }; /* three to train, one held out */
-typedef const char *const ask_wordings[LANG_COUNT][ASK_WORDINGS];
+enum { ASK_WORDINGS_MAX = 8 }; /* one held out, the others to train; NULL where there are fewer */
+typedef const char *const ask_wordings[LANG_COUNT][ASK_WORDINGS_MAX];
 const char *ask_pick(ask_wordings w, language l, chance *c, bool held_out);
+/* Appends the question q and its answer; in training at times with an opening before it. */
+void ask_turn(record *r, chance *c, bool held_out, const char *q, const char *a, const facts *f);
 
 typedef enum {
     ASK_DESCRIBE,      /* all of the scene */

@@ -6,6 +6,7 @@
  *   OUT/train.jsonl      samples with pictures, the reference's v1 format;  OUT/train-v2.json its v2 format
  *   OUT/pictures/        their JPEGs
  *   OUT/exam.jsonl       held-out questions: pictures of another seed, wordings never trained on;  OUT/exam/ their JPEGs
+ *   OUT/exam-told.jsonl  the same, the pictures told in words: what the LLM makes of it that sees all
  *
  * Record i of a seed depends on the seed and i alone.
  */
@@ -189,28 +190,42 @@ static ty_status write_training(ty_err *err) {
     return st;
 }
 
+/* One question: its pictures, its line and the line in words. */
+static ty_status write_question(int i, ty_outfile *exam, ty_outfile *told, ty_buf *line,
+                                ty_err *err) {
+    char prefix[64], id[16];
+    record r;
+    chance c = chance_make(stream((uint64_t)opt.seed + 1, STREAM_TRAIN), (uint64_t)i);
+    snprintf(id, sizeof id, "%d", i);
+    snprintf(prefix, sizeof prefix, "exam/%05d", i);
+    ty_status st = make(&r, &c, opt.side, FOR_EXAM, err);
+    if (st == TY_OK) st = write_pictures(&r, prefix, err);
+    if (st == TY_OK) {
+        record_exam(&r, prefix, id, line);
+        st = put(exam, line, err);
+    }
+    if (st == TY_OK) {
+        record_exam(&r, NULL, id, line);
+        st = put(told, line, err);
+    }
+    record_clear(&r);
+    return st;
+}
+
 static ty_status write_exam(ty_err *err) {
-    ty_outfile f = {.fd = -1};
+    ty_outfile exam = {.fd = -1}, told = {.fd = -1};
     ty_buf line = ty_buf_make(1 << 20);
     ty_status st = folder("exam", err);
-    if (st == TY_OK) st = open_in(&f, "exam.jsonl", err);
+    if (st == TY_OK) st = open_in(&exam, "exam.jsonl", err);
+    if (st == TY_OK) st = open_in(&told, "exam-told.jsonl", err);
     for (int i = 0; i < opt.exam && st == TY_OK; i++) {
-        char prefix[64], id[16];
-        record r;
-        chance c = chance_make(stream((uint64_t)opt.seed + 1, STREAM_TRAIN), (uint64_t)i);
-        snprintf(id, sizeof id, "%d", i);
-        snprintf(prefix, sizeof prefix, "exam/%05d", i);
-        st = make(&r, &c, opt.side, FOR_EXAM, err);
-        if (st == TY_OK) st = write_pictures(&r, prefix, err);
-        if (st == TY_OK) {
-            record_exam(&r, prefix, id, &line);
-            st = put(&f, &line, err);
-        }
-        record_clear(&r);
+        st = write_question(i, &exam, &told, &line, err);
         progress("exam", i + 1, opt.exam);
     }
-    if (st == TY_OK) st = ty_outfile_commit(&f, err);
-    ty_outfile_abandon(&f);
+    if (st == TY_OK) st = ty_outfile_commit(&exam, err);
+    if (st == TY_OK) st = ty_outfile_commit(&told, err);
+    ty_outfile_abandon(&exam);
+    ty_outfile_abandon(&told);
     ty_buf_clear(&line);
     return st;
 }

@@ -51,14 +51,19 @@ void record_turn(record *r, const char *question, const char *answer, const fact
     while (r->n_expect) ty_buf_reset(&r->expect[--r->n_expect]);
 }
 
-void record_turn_opened(record *r, chance *c, const char *opening, const char *question,
-                        const char *answer, const facts *f) {
-    static const char *const OPENING[3][LANG_COUNT] = {
-        {"", "", "", ""},
+void record_turn_opened(record *r, chance *c, const char *question, const char *answer,
+                        const facts *f) {
+    static const char *const OPENING[][LANG_COUNT] = {
         {"A question: ", "问题：", "質問です。", "Eine Frage: "},
         {"Tell me: ", "告诉我：", "教えてください。", "Sag mir: "},
+        {"Please tell me: ", "请告诉我：", "お願いします。", "Bitte sag mir: "},
+        {"Look here. ", "看这里。", "ここを見てください。", "Sieh her. "},
+        {"Answer: ", "回答：", "答えは？", "Antworte: "},
+        {"Look at this. ", "看一看。", "これを見て。", "Sieh dir das an. "},
     };
-    if (!opening) opening = OPENING[chance_is(c, 0.6) ? 0 : chance_between(c, 1, 2)][r->lang];
+    const char *opening = chance_is(c, 0.7)
+                              ? ""
+                              : OPENING[chance_below(c, sizeof OPENING / sizeof *OPENING)][r->lang];
     char q[512];
     snprintf(q, sizeof q, "%s%s", opening, question);
     record_turn(r, q, answer, f);
@@ -185,9 +190,15 @@ void record_train_v2(const record *r, const char *prefix, const char *id, ty_buf
 
 void record_exam(const record *r, const char *prefix, const char *id, ty_buf *out) {
     json_t *turns = json_array(), *expect = json_array();
-    for (int i = 0; i < r->n_turn; i++)
-        json_array_append_new(turns, json_pack("{s:s, s:s}", "question", r->question[i].data,
-                                               "answer", r->answer[i].data));
+    ty_buf text = ty_buf_make(1 << 16);
+    for (int i = 0; i < r->n_turn; i++) {
+        ty_buf_reset(&text);
+        if (!prefix && i == 0 && r->seen.len) ty_buf_printf(&text, "(%s)\nHuman: ", r->seen.data);
+        ty_buf_puts(&text, r->question[i].data);
+        json_array_append_new(turns,
+                              json_pack("{s:o, s:s}", "question", json_stringn(text.data, text.len),
+                                        "answer", r->answer[i].data));
+    }
     for (int i = 0; i < r->n_expect; i++) {
         json_t *any = json_array();
         const char *s = r->expect[i].data;
@@ -200,8 +211,11 @@ void record_exam(const record *r, const char *prefix, const char *id, ty_buf *ou
     }
     dump(json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:f}", "id", id, "ability",
                    ability_name(r->what), "language", lexicon_language(r->lang), "image",
-                   pictures(r, prefix), "turns", turns, "expect", expect, "guess", r->guess),
+                   prefix ? pictures(r, prefix) : json_array(), "turns", turns, "expect", expect,
+                   "guess", r->guess),
          out);
+    if (text.failed != TY_OK) out->failed = text.failed;
+    ty_buf_clear(&text);
 }
 
 void record_corpus(const record *r, ty_buf *out) {

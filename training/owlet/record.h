@@ -46,10 +46,9 @@ void record_init(record *r, ability what, language lang);
 void record_clear(record *r);
 /* Appends a turn (nothing is expected of its answer yet) / something that the last answer must contain. */
 void record_turn(record *r, const char *question, const char *answer, const facts *f);
-/* A turn whose question begins with words that must be seen through: the exam's `opening`, or (NULL) those of
- * training, most often none. */
-void record_turn_opened(record *r, chance *c, const char *opening, const char *question,
-                        const char *answer, const facts *f);
+/* The same, at times with words in front of the question that must be seen through. */
+void record_turn_opened(record *r, chance *c, const char *question, const char *answer,
+                        const facts *f);
 void record_expect(record *r, const char *alternatives);
 void record_expect_number(record *r, int n);
 void record_expect_kind(record *r, kind k);
@@ -58,7 +57,8 @@ void record_expect_colour(record *r, colour c);
 ty_status record_check(const record *r, ty_err *err);
 
 /* JSON lines, without the line's end.  name(i) of picture i is "PREFIX-i.jpg".
- * train: the reference's v1 JSONL; train_v2: an element of its v2 array; exam: ours (docs/training.md). */
+ * train: the reference's v1 JSONL; train_v2: an element of its v2 array; exam: ours (docs/training.md),
+ * with a NULL prefix the pictures in words. */
 void record_train_v1(const record *r, const char *prefix, ty_buf *out);
 void record_train_v2(const record *r, const char *prefix, const char *id, ty_buf *out);
 void record_exam(const record *r, const char *prefix, const char *id, ty_buf *out);

@@ -141,6 +141,8 @@ static bool say_one(ty_buf *b, language l, const char *name, size_t n, const fac
     if (same(name, n, "listis")) return ty_buf_puts(b, is(l, listed(f))), true;
     if (same(name, n, "place")) return ty_buf_puts(b, lexicon_place(f->where, l)), true;
     if (same(name, n, "word")) return ty_buf_puts(b, f->word), true;
+    if (same(name, n, "answer")) return ty_buf_puts(b, f->answer), true;
+    if (same(name, n, "in")) return ty_buf_puts(b, f->in), true;
     if (same(name, n, "number")) return ty_buf_printf(b, "%d", f->number), true;
     if (n > 1 && name[n - 1] == '2') return say_of_group(b, l, name, n - 1, &f->two);
     return say_of_group(b, l, name, n, &f->one);

@@ -13,8 +13,9 @@ typedef struct {
     const group *list; /* of {list} */
     int n_list;
     place where;
-    const char *word; /* {word}: verbatim */
-    int number;       /* {number}: in digits */
+    const char *word; /* {word}, and the next two: verbatim */
+    const char *answer, *in;
+    int number; /* {number}: in digits */
 } facts;
 
 /*
@@ -25,7 +26,7 @@ typedef struct {
  *   {n}          its count as a word;  {nk} count and noun ("three stars", 三颗星星, 星3つ)
  *   {ck}         one of it with its colour ("a red star", "ein roter Stern");  {nck} count, colour and noun
  *   {colour}     as a predicate;  {ofcolour}: in front of a noun, Japanese only
- * and {list}, {listis} (is/are for all of the list), {place}, {word}, {number}.
+ * and {list}, {listis} (is/are for all of the list), {place}, {word}, {answer}, {in}, {number}.
  * An unknown placeholder is a mistake in a template: TY_EINTERNAL stays in the buffer's `failed`.
  */
 void say(ty_buf *b, language l, const char *text, const facts *f);
