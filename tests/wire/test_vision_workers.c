@@ -164,18 +164,16 @@ static void expect_tokens(ty_message *m, const char *file) {
     free(want);
 }
 
-static void workers_batch_what_waits_and_give_the_same_bits(void **state) {
-    (void)state;
-    rig r;
+/* All pictures at once to a vit worker that stands still until all wait for it: how many it then took together. */
+static uint32_t round_of_all(rig *r) {
     uint32_t most = 0;
     bool seen[N_PICTURES] = {false};
-    start(&r);
-    kill(r.worker[1], SIGSTOP); /* the vit worker, until all wait for it */
-    for (int i = 0; i < N_PICTURES; i++) submit_picture(&r, i, pictures[i]);
-    rig_wait_in_flight(&r, 1, N_PICTURES);
-    kill(r.worker[1], SIGCONT);
+    kill(r->worker[1], SIGSTOP);
+    for (int i = 0; i < N_PICTURES; i++) submit_picture(r, i, pictures[i]);
+    rig_wait_in_flight(r, 1, N_PICTURES);
+    kill(r->worker[1], SIGCONT);
     for (int i = 0; i < N_PICTURES; i++) {
-        ty_message *m = rig_expect(&r, TYTO__ENVELOPE__BODY_RESULT);
+        ty_message *m = rig_expect(r, TYTO__ENVELOPE__BODY_RESULT);
         uint32_t part = m->env->part;
         assert_true(part < N_PICTURES && !seen[part]);
         seen[part] = true;
@@ -187,6 +185,21 @@ static void workers_batch_what_waits_and_give_the_same_bits(void **state) {
         assert_true(m->env->timings[2]->flops == abstractor_flops(direct.a, vit_n_token(direct.v)));
         if (m->env->timings[1]->batch > most) most = m->env->timings[1]->batch;
         ty_message_destroy(&m);
+    }
+    return most;
+}
+
+/* A worker that wakes may begin with the first picture before it has read the others: so several rounds, of
+ * which one must show a batch; the bits are compared in each. */
+static void workers_batch_what_waits_and_give_the_same_bits(void **state) {
+    (void)state;
+    enum { ROUNDS = 20 };
+    rig r;
+    uint32_t most = 0;
+    start(&r);
+    for (int i = 0; i < ROUNDS && most < 4; i++) {
+        uint32_t n = round_of_all(&r);
+        if (n > most) most = n;
     }
     assert_true(most >= 4);
     rig_stop(&r);
