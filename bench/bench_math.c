@@ -10,7 +10,6 @@
 #include "bench/limits.h"
 #include "bench/report.h"
 
-#include "common/base/clock.h"
 #include "common/base/options.h"
 #include "common/math/blas.h"
 #include "common/math/cpu.h"

@@ -12,7 +12,6 @@
 
 #include "common/base/clock.h"
 #include "common/base/options.h"
-#include "common/math/blas.h"
 #include "common/math/cpu.h"
 #include "services/abstractor/abstractor.h"
 #include "services/decoder/decoder.h"

@@ -9,7 +9,6 @@
 #include "common/math/cpu.h"
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>

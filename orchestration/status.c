@@ -7,7 +7,6 @@
 #include "common/base/file.h"
 #include "common/base/options.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>

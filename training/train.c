@@ -3,7 +3,6 @@
  * update.  What a step reads and draws depends on its number and the seed alone.
  */
 #include "training/train.h"
-#include "common/base/buf.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "orchestration/import.h"

@@ -9,7 +9,6 @@
 #include "services/gateway/data_url.h"
 
 #include "common/base/clock.h"
-#include "common/base/log.h"
 #include "common/chat/history.h"
 #include "common/wire/chat_codec.h"
 

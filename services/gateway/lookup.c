@@ -2,7 +2,6 @@
 #include "services/gateway/lookup.h"
 
 #include "common/base/clock.h"
-#include "common/base/log.h"
 #include "common/store/redis_async.h"
 #include "common/store/token_cache.h"
 

@@ -3,7 +3,6 @@
  * ends in time with 0, and no answer is another for it.
  */
 #include "tests/support/fleet_rig.h"
-#include "tests/support/http_client.h"
 #include "tests/support/process.h"
 #include "tests/support/ty_test.h"
 

@@ -22,7 +22,7 @@
 
 /* 10x the error of the reference's own f32 run against f64 (tests/golden/README.md). */
 static const double TOL_HIDDEN = 1e-4, TOL_LOGITS = 5e-4, TOL_PROB = 1e-4;
-enum { MAX_MODELS = 8, MAX_PROMPTS = 16, MAX_JOBS = 64 };
+enum { MAX_MODELS = 8, MAX_JOBS = 64 };
 
 typedef struct {
     char dir[1024], pipe[1100];

@@ -9,7 +9,6 @@
 #include "tests/support/ty_test.h"
 
 #include "common/base/buf.h"
-#include "common/base/clock.h"
 #include "common/base/file.h"
 
 #include <signal.h>

@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <libgen.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
