@@ -9,6 +9,7 @@
 #include "tests/support/ty_test.h"
 
 #include "common/base/file.h"
+#include "common/math/matmul.h"
 
 #include <signal.h>
 #include <stdbool.h>
@@ -65,7 +66,8 @@ typedef struct {
     int n;
 } command;
 
-static command train_command(const char *recipe, const char *dir, const char *threads) {
+static command train_command(const char *recipe, const char *dir, const char *threads,
+                             const char *products) {
     command c = {{ARG(test_bin("tyto-train")),
                   ARG("--model"),
                   ARG("tests/golden/v1-micro"),
@@ -91,8 +93,10 @@ static command train_command(const char *recipe, const char *dir, const char *th
                   ARG("3"),
                   ARG("--seed"),
                   ARG("7"),
+                  ARG("--products"),
+                  ARG(products),
                   ARG("--merge")},
-                 26};
+                 28};
     return c;
 }
 
@@ -121,12 +125,13 @@ static bool kill_after(command *c, const char *dir, int more) {
     return WIFSIGNALED(status);
 }
 
-static void compare_runs(const char *recipe, bool lora) {
+static void compare_runs(const char *recipe, bool lora, const char *products) {
     static char whole[256], broken[256];
     int killed = 0;
-    snprintf(whole, sizeof whole, "%s/%s-whole", test_temp_dir(), recipe);
-    snprintf(broken, sizeof broken, "%s/%s-broken", test_temp_dir(), recipe);
-    command c = train_command(recipe, whole, "2"), k = train_command(recipe, broken, "1");
+    snprintf(whole, sizeof whole, "%s/%s-%s-whole", test_temp_dir(), recipe, products);
+    snprintf(broken, sizeof broken, "%s/%s-%s-broken", test_temp_dir(), recipe, products);
+    command c = train_command(recipe, whole, "2", products);
+    command k = train_command(recipe, broken, "1", products);
     run_to_the_end(&c, whole);
     for (int i = 0; i < KILLS; i++) killed += kill_after(&k, broken, 3 + 2 * i);
     assert_true(killed > 0);
@@ -153,13 +158,23 @@ static void compare_runs(const char *recipe, bool lora) {
     free(page);
     must_be_equal(test_path("%s/state-%d-0", whole, STEPS),
                   test_path("%s/state-%d-0", broken, STEPS));
-    print_message("%s: killed %d times\n", recipe, killed);
+    print_message("%s, %s products: killed %d times\n", recipe, products, killed);
 }
 
 static void killed_and_resumed_run_equals_a_whole_one(void **state) {
     (void)state;
-    compare_runs("v1-stage1", false);
-    compare_runs("v1-stage2-paper", true);
+    compare_runs("v1-stage1", false, "f32");
+    compare_runs("v1-stage2-paper", true, "f32");
+}
+
+static void so_does_one_with_bf16_products(void **state) {
+    (void)state;
+    ty_err err = {0};
+    if (ty_products_check(TY_PRODUCTS_BF16, &err) != TY_OK) {
+        print_message("%s\n", err.text);
+        skip();
+    }
+    compare_runs("v1-stage2-paper", true, "bf16");
 }
 
 static void asked_to_stop_run_saves_and_goes_on(void **state) {
@@ -167,7 +182,7 @@ static void asked_to_stop_run_saves_and_goes_on(void **state) {
     static char dir[256], log[300];
     snprintf(dir, sizeof dir, "%s/asked", test_temp_dir());
     snprintf(log, sizeof log, "%s/log.jsonl", dir);
-    command c = train_command("v1-stage2", dir, "1");
+    command c = train_command("v1-stage2", dir, "1", "f32");
     pid_t pid = test_spawn(c.argv, NULL);
     for (int i = 0; i < 20000 && count_lines(log) < 2; i++) test_nap_ms(1);
     assert_int_equal(test_stop(pid, SIGTERM, 60), 0);
@@ -191,7 +206,7 @@ static void state_that_does_not_fit_is_refused(void **state) {
     (void)state;
     static char dir[256];
     snprintf(dir, sizeof dir, "%s/refuse", test_temp_dir());
-    command c = train_command("v1-stage2", dir, "1");
+    command c = train_command("v1-stage2", dir, "1", "f32");
     run_to_the_end(&c, dir);
     c.argv[20] = ARG("2e-3");
     must_fail(&c, "other settings");
@@ -209,6 +224,7 @@ static void state_that_does_not_fit_is_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(killed_and_resumed_run_equals_a_whole_one),
+        cmocka_unit_test(so_does_one_with_bf16_products),
         cmocka_unit_test(asked_to_stop_run_saves_and_goes_on),
         cmocka_unit_test(state_that_does_not_fit_is_refused),
     };
