@@ -1,15 +1,40 @@
 /* ask.c - the questions about a scene, in four languages. */
 #include "training/owlet/ask.h"
 
+#include <stdio.h>
 #include <string.h>
 
-const char *ask_pick(ask_wordings w, language l, chance *c, bool held_out) {
-    int n = 1;
-    while (n < ASK_WORDINGS_MAX && w[l][n]) n++;
-    return w[l][held_out ? 0 : chance_between(c, 1, n - 1)];
+/* What asks for a thing that is named, *: "the colour of the boat". */
+enum { FRAMES = 8 };
+static const char *const FRAME[LANG_COUNT][FRAMES] = {
+    [LANG_EN] = {"What is *?", "Tell me *.", "Name *.", "Give me *.", "I want to know *.", "Say *.",
+                 "Do you know *?", "Please, *?"},
+    [LANG_ZH] = {"*是什么？", "告诉我*。", "说出*。", "请问*？", "我想知道*。", "请说*。",
+                 "你知道*吗？", "请给出*。"},
+    [LANG_JA] = {"*は何ですか。", "*を教えてください。", "*を言ってください。", "*を知りたいです。",
+                 "*は？", "*をお願いします。", "*が分かりますか。", "*を答えてください。"},
+    [LANG_DE] = {"Was ist *?", "Sag mir: *.", "Wie lautet *?", "Hier ist gefragt: *.",
+                 "Ich suche: *.", "Gesucht ist *.", "Weißt du, was * ist?", "Bitte: *?"},
+};
+
+/* One way to ask: an exam's question is the one frame that training never joins with this; training takes the
+ * others, and the wordings that are no frame. */
+static void phrase(char *q, size_t size, const wording *w, language l, chance *c, bool held_out) {
+    int n = 0, first = w->about[l] ? 0 : 1;
+    while (n < ASK_WORDINGS_MAX && w->direct[l][n]) n++;
+    if (w->about[l] && (held_out || chance_is(c, 0.5))) {
+        int i = (w->held_out + (held_out ? 0 : chance_between(c, 1, FRAMES - 1))) % FRAMES;
+        const char *frame = FRAME[l][i], *gap = strchr(frame, '*');
+        snprintf(q, size, "%.*s%s%s", (int)(gap - frame), frame, w->about[l], gap + 1);
+    } else {
+        snprintf(q, size, "%s", w->direct[l][held_out ? 0 : chance_between(c, first, n - 1)]);
+    }
 }
 
-void ask_turn(record *r, chance *c, bool held_out, const char *q, const char *a, const facts *f) {
+void ask_turn(record *r, chance *c, bool held_out, const wording *w, const char *a,
+              const facts *f) {
+    char q[512];
+    phrase(q, sizeof q, w, r->lang, c, held_out);
     if (held_out)
         record_turn(r, q, a, f);
     else
@@ -21,24 +46,29 @@ facts ask_facts(const scene *s, int g) {
 }
 
 static void describe(record *r, chance *c, const scene *s, bool held_out) {
-    static ask_wordings Q = {
-        [LANG_EN] = {"Tell me what the picture shows.", "Describe the picture.",
-                     "What is in this picture?", "What can you see?", "What does the picture show?",
-                     "Tell me what you see.", "Describe what is in the picture."},
-        [LANG_ZH] = {"请说说图片的内容。", "描述这张图片。", "图里有什么？", "你看到了什么？",
-                     "图片的内容是什么？", "请说说你看到了什么。", "请描述图片。"},
-        [LANG_JA] = {"この画像について話してください。", "画像を説明してください。",
-                     "何が写っていますか。", "何が見えますか。", "この画像には何がありますか。",
-                     "この画像を説明してください。", "見えるものを話してください。"},
-        [LANG_DE] = {"Sag mir, was das Bild zeigt.", "Beschreibe das Bild.",
-                     "Was ist auf diesem Bild?", "Was siehst du?", "Was zeigt das Bild?",
-                     "Sag mir, was du siehst.", "Was ist auf dem Bild zu sehen?"},
-    };
+    static const wording Q = {
+        .held_out = 0,
+        .about = {"the content of the picture", "图片的内容", "画像の内容",
+                  "der Inhalt des Bildes"},
+        .direct = {
+            [LANG_EN] = {"Tell me what the picture shows.", "Describe the picture.",
+                         "What is in this picture?", "What can you see?",
+                         "What does the picture show?", "Tell me what you see.",
+                         "Describe what is in the picture."},
+            [LANG_ZH] = {"请说说图片的内容。", "描述这张图片。", "图里有什么？", "你看到了什么？",
+                         "请说说你看到了什么。", "请描述图片。"},
+            [LANG_JA] = {"この画像について話してください。", "画像を説明してください。",
+                         "何が写っていますか。", "何が見えますか。", "この画像には何がありますか。",
+                         "この画像を説明してください。", "見えるものを話してください。"},
+            [LANG_DE] = {"Sag mir, was das Bild zeigt.", "Beschreibe das Bild.",
+                         "Was ist auf diesem Bild?", "Was siehst du?", "Was zeigt das Bild?",
+                         "Sag mir, was du siehst.", "Was ist auf dem Bild zu sehen?"},
+        }};
     static const char *const A[LANG_COUNT] = {"The picture shows {list}.", "图里有{list}。",
                                               "{list}が写っています。",
                                               "Zu sehen {listis} {list}."};
     facts f = ask_facts(s, 0);
-    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], &f);
+    ask_turn(r, c, held_out, &Q, A[r->lang], &f);
     for (int i = 0; i < s->n_group; i++) {
         record_expect_number(r, s->group[i].count);
         record_expect_colour(r, s->group[i].col);
@@ -48,47 +78,55 @@ static void describe(record *r, chance *c, const scene *s, bool held_out) {
 }
 
 static void count(record *r, chance *c, const facts *f, bool held_out) {
-    static ask_wordings Q = {
-        [LANG_EN] = {"What is the number of {many} in the picture?", "How many {many} are there?",
-                     "Count the {many}.", "How many {many} do you see?",
-                     "Give the number of {many}.", "How many {many} are in the picture?",
-                     "Tell me how many {many} there are.", "The {many}: how many?"},
-        [LANG_ZH] = {"图中{k}的数量是多少？", "有几{m}{k}？", "数一数{k}。", "你看到几{m}{k}？",
-                     "图中有多少{m}{k}？", "{k}的数量是几？", "告诉我{k}有几{m}。"},
-        [LANG_JA] = {"{k}の数を教えてください。", "{k}はいくつありますか。",
-                     "{k}を数えてください。", "{k}はいくつ見えますか。", "{k}の数はいくつですか。",
-                     "画像に{k}はいくつありますか。", "{k}がいくつあるか教えてください。"},
-        [LANG_DE] = {"Nenne die Anzahl der {many}.", "Wie viele {many} gibt es?",
-                     "Zähle die {many}.", "Wie viele {many} siehst du?",
-                     "Wie viele {many} sind auf dem Bild?", "Wie groß ist die Anzahl der {many}?",
-                     "Sag mir, wie viele {many} es gibt."},
-    };
+    static const wording Q = {
+        .held_out = 1,
+        .about = {"the number of {many}", "{k}的数量", "{k}の数", "die Anzahl der {many}"},
+        .direct = {
+            [LANG_EN] = {"What is the number of {many} in the picture?",
+                         "How many {many} are there?", "Count the {many}.",
+                         "How many {many} do you see?", "Give the number of {many}.",
+                         "How many {many} are in the picture?",
+                         "Tell me how many {many} there are.", "The {many}: how many?"},
+            [LANG_ZH] = {"图中{k}的数量是多少？", "有几{m}{k}？", "数一数{k}。", "你看到几{m}{k}？",
+                         "图中有多少{m}{k}？", "{k}的数量是几？", "告诉我{k}有几{m}。"},
+            [LANG_JA] = {"{k}はいくつありますか。", "{k}を数えてください。",
+                         "{k}はいくつ見えますか。", "{k}の数はいくつですか。",
+                         "画像に{k}はいくつありますか。", "{k}がいくつあるか教えてください。"},
+            [LANG_DE] = {"Nenne die Anzahl der {many}.", "Wie viele {many} gibt es?",
+                         "Zähle die {many}.", "Wie viele {many} siehst du?",
+                         "Wie viele {many} sind auf dem Bild?",
+                         "Wie groß ist die Anzahl der {many}?",
+                         "Sag mir, wie viele {many} es gibt."},
+        }};
     static const char *const A[LANG_COUNT] = {"There {is} {nk}.", "有{nk}。", "{nk}です。",
                                               "Es {is} {nk}."};
-    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], f);
+    ask_turn(r, c, held_out, &Q, A[r->lang], f);
     record_expect_number(r, f->one.count);
     r->guess = 1.0 / OWLET_COUNT_MAX;
 }
 
 static void colour_of(record *r, chance *c, const facts *f, bool held_out) {
-    static ask_wordings Q = {
-        [LANG_EN] = {"{The}: what colour?", "What colour {is} {the}?", "Which colour {is} {the}?",
-                     "Tell me the colour of {the}.", "What is the colour of {the}?",
-                     "{The}: which colour?", "What colour do you see on {the}?",
-                     "Name the colour of {the}."},
-        [LANG_ZH] = {"请问{k}是哪种颜色？", "{k}是什么颜色的？", "{k}的颜色是什么？",
-                     "告诉我{k}的颜色。", "请问{k}是什么颜色？", "{k}是哪种颜色的？",
-                     "说出{k}的颜色。"},
-        [LANG_JA] = {"{k}はどんな色ですか。", "{k}は何色ですか。", "{k}の色は何ですか。",
-                     "{k}の色を教えてください。", "{k}の色はどんな色ですか。",
-                     "{k}は何色に見えますか。", "{k}の色は何色ですか。"},
-        [LANG_DE] = {"{The}: welche Farbe?", "Welche Farbe: {the}?", "In welcher Farbe {is} {the}?",
-                     "Nenne die Farbe: {k}.", "{The}: in welcher Farbe?",
-                     "Sag mir die Farbe: {the}.", "Welche Farbe siehst du: {the}?"},
-    };
+    static const wording Q = {
+        .held_out = 2,
+        .about = {"the colour of {the}", "{k}的颜色", "{k}の色", "die Farbe von {dem}"},
+        .direct = {
+            [LANG_EN] = {"{The}: what colour?", "What colour {is} {the}?",
+                         "Which colour {is} {the}?", "Tell me the colour of {the}.",
+                         "What is the colour of {the}?", "{The}: which colour?",
+                         "What colour do you see on {the}?"},
+            [LANG_ZH] = {"请问{k}是哪种颜色？", "{k}是什么颜色的？", "{k}的颜色是什么？",
+                         "告诉我{k}的颜色。", "请问{k}是什么颜色？", "{k}是哪种颜色的？"},
+            [LANG_JA] = {"{k}はどんな色ですか。", "{k}は何色ですか。", "{k}の色は何ですか。",
+                         "{k}の色を教えてください。", "{k}の色はどんな色ですか。",
+                         "{k}は何色に見えますか。", "{k}の色は何色ですか。"},
+            [LANG_DE] = {"{The}: welche Farbe?", "Welche Farbe: {the}?",
+                         "In welcher Farbe {is} {the}?", "Nenne die Farbe: {k}.",
+                         "{The}: in welcher Farbe?", "Sag mir die Farbe: {the}.",
+                         "Welche Farbe siehst du: {the}?"},
+        }};
     static const char *const A[LANG_COUNT] = {"{The} {is} {colour}.", "{k}是{colour}的。",
                                               "{k}は{colour}です。", "{The} {is} {colour}."};
-    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], f);
+    ask_turn(r, c, held_out, &Q, A[r->lang], f);
     record_expect_colour(r, f->one.col);
     r->guess = 1.0 / COLOUR_COUNT;
 }
@@ -99,45 +137,53 @@ static void expect_place(record *r, place p) {
 }
 
 static void where(record *r, chance *c, const facts *f, bool held_out) {
-    static ask_wordings Q = {
-        [LANG_EN] = {"In what part of the picture is {the}?", "Where is {the}?",
-                     "On which side is {the}?", "Tell me where {the} is.",
-                     "In which part is {the}?", "Where in the picture is {the}?",
-                     "Where do you see {the}?", "{The}: where is it?"},
-        [LANG_ZH] = {"{k}位于图片的什么位置？", "{k}在哪里？", "{k}在哪边？", "告诉我{k}的位置。",
-                     "{k}在图片的哪里？", "{k}的位置在哪里？", "{k}在什么位置？"},
-        [LANG_JA] = {"{k}は画像のどこにありますか。", "{k}はどこですか。", "{k}はどの位置ですか。",
-                     "{k}の場所を教えてください。", "{k}はどこにありますか。",
-                     "画像のどこに{k}がありますか。", "{k}がどこか教えてください。"},
-        [LANG_DE] = {"In welchem Teil des Bildes ist {the}?", "Wo ist {the}?",
-                     "Auf welcher Seite ist {the}?", "Sag mir, wo {the} ist.",
-                     "Wo auf dem Bild ist {the}?", "In welchem Teil ist {the}?", "{The}: wo?"},
-    };
+    static const wording Q = {
+        .held_out = 3,
+        .about = {"the place of {the}", "{k}的位置", "{k}の場所", "der Ort von {dem}"},
+        .direct = {
+            [LANG_EN] = {"In what part of the picture is {the}?", "Where is {the}?",
+                         "On which side is {the}?", "Tell me where {the} is.",
+                         "In which part is {the}?", "Where in the picture is {the}?",
+                         "Where do you see {the}?", "{The}: where is it?"},
+            [LANG_ZH] = {"{k}位于图片的什么位置？", "{k}在哪里？", "{k}在哪边？",
+                         "告诉我{k}的位置。", "{k}在图片的哪里？", "{k}的位置在哪里？",
+                         "{k}在什么位置？"},
+            [LANG_JA] = {"{k}は画像のどこにありますか。", "{k}はどこですか。",
+                         "{k}はどの位置ですか。", "{k}の場所を教えてください。",
+                         "{k}はどこにありますか。", "画像のどこに{k}がありますか。",
+                         "{k}がどこか教えてください。"},
+            [LANG_DE] = {"In welchem Teil des Bildes ist {the}?", "Wo ist {the}?",
+                         "Auf welcher Seite ist {the}?", "Sag mir, wo {the} ist.",
+                         "Wo auf dem Bild ist {the}?", "In welchem Teil ist {the}?", "{The}: wo?"},
+        }};
     static const char *const A[LANG_COUNT] = {"{The} is {place}.", "{k}在{place}。",
                                               "{k}は{place}です。", "{The} ist {place}."};
-    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], f);
+    ask_turn(r, c, held_out, &Q, A[r->lang], f);
     expect_place(r, f->where);
 }
 
 static void what_there(record *r, chance *c, const facts *f, bool held_out) {
-    static ask_wordings Q = {
-        [LANG_EN] = {"What do you see {place}?", "What is {place}?", "Which object is {place}?",
-                     "Name the thing {place}.", "What can be seen {place}?",
-                     "Which thing do you see {place}?", "Tell me what is {place}."},
-        [LANG_ZH] = {"你在{place}看到什么？", "{place}是什么？", "{place}有什么？",
-                     "说出{place}的东西。", "{place}能看到什么？", "告诉我{place}是什么。",
-                     "你看到{place}有什么？"},
-        [LANG_JA] = {"{place}に何が見えますか。", "{place}は何ですか。",
-                     "{place}にあるものは何ですか。", "{place}のものを教えてください。",
-                     "{place}に何がありますか。", "{place}に見えるものは何ですか。",
-                     "{place}には何が写っていますか。"},
-        [LANG_DE] = {"Was siehst du {place}?", "Was ist {place}?", "Welches Ding ist {place}?",
-                     "Nenne das Ding {place}.", "Was ist {place} zu sehen?",
-                     "Welches Ding siehst du {place}?", "Sag mir, was {place} ist."},
-    };
+    static const wording Q = {
+        .held_out = 4,
+        .about = {"the object {place}", "{place}的东西", "{place}のもの", "das Ding {place}"},
+        .direct = {
+            [LANG_EN] = {"What do you see {place}?", "What is {place}?", "Which object is {place}?",
+                         "Name the thing {place}.", "What can be seen {place}?",
+                         "Which thing do you see {place}?", "Tell me what is {place}."},
+            [LANG_ZH] = {"你在{place}看到什么？", "{place}是什么？", "{place}有什么？",
+                         "说出{place}的东西。", "{place}能看到什么？", "告诉我{place}是什么。",
+                         "你看到{place}有什么？"},
+            [LANG_JA] = {"{place}に何が見えますか。", "{place}は何ですか。",
+                         "{place}にあるものは何ですか。", "{place}のものを教えてください。",
+                         "{place}に何がありますか。", "{place}に見えるものは何ですか。",
+                         "{place}には何が写っていますか。"},
+            [LANG_DE] = {"Was siehst du {place}?", "Was ist {place}?", "Welches Ding ist {place}?",
+                         "Nenne das Ding {place}.", "Was ist {place} zu sehen?",
+                         "Welches Ding siehst du {place}?", "Sag mir, was {place} ist."},
+        }};
     static const char *const A[LANG_COUNT] = {"It is {ck}.", "是{ck}。", "{ck}です。",
                                               "Es ist {ck}."};
-    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], f);
+    ask_turn(r, c, held_out, &Q, A[r->lang], f);
     record_expect_kind(r, f->one.what);
     r->guess = 1.0 / KIND_COUNT;
 }
@@ -149,23 +195,26 @@ static const char *const IT_IS[LANG_COUNT] = {"It is {nk}.", "是{nk}。", "{k}�
 static void follow_colour(record *r, chance *c, const facts *f, bool held_out) {
     static const char *const Q_PLACE[LANG_COUNT] = {"What is {place}?", "{place}是什么？",
                                                     "{place}は何ですか。", "Was ist {place}?"};
-    static ask_wordings Q_COLOUR = {
-        [LANG_EN] = {"Tell me its colour.", "What colour is it?", "And its colour?",
-                     "Which colour does it have?", "What is its colour?", "Name its colour.",
-                     "Tell me what colour it is."},
-        [LANG_ZH] = {"告诉我它的颜色。", "它是什么颜色的？", "它的颜色呢？", "颜色是什么？",
-                     "它的颜色是什么？", "说出它的颜色。", "请问它是什么颜色？"},
-        [LANG_JA] = {"その色を教えてください。", "それは何色ですか。", "その色は何ですか。",
-                     "色は何ですか。", "それはどんな色ですか。", "色を教えてください。",
-                     "何色か教えてください。"},
-        [LANG_DE] = {"Nenne mir die Farbe davon.", "Welche Farbe hat das?", "Und die Farbe?",
-                     "Welche Farbe ist das?", "Nenne die Farbe.", "Was ist die Farbe davon?",
-                     "Sag mir die Farbe."},
-    };
+    static const wording Q_COLOUR = {
+        .held_out = 5,
+        .about = {"its colour", "它的颜色", "その色", "die Farbe davon"},
+        .direct = {
+            [LANG_EN] = {"Tell me its colour.", "What colour is it?", "And its colour?",
+                         "Which colour does it have?", "What is its colour?", "Name its colour.",
+                         "Tell me what colour it is."},
+            [LANG_ZH] = {"告诉我它的颜色。", "它是什么颜色的？", "它的颜色呢？", "颜色是什么？",
+                         "它的颜色是什么？", "说出它的颜色。", "请问它是什么颜色？"},
+            [LANG_JA] = {"その色を教えてください。", "それは何色ですか。", "その色は何ですか。",
+                         "色は何ですか。", "それはどんな色ですか。", "色を教えてください。",
+                         "何色か教えてください。"},
+            [LANG_DE] = {"Nenne mir die Farbe davon.", "Welche Farbe hat das?", "Und die Farbe?",
+                         "Welche Farbe ist das?", "Nenne die Farbe.", "Was ist die Farbe davon?",
+                         "Sag mir die Farbe."},
+        }};
     static const char *const A_COLOUR[LANG_COUNT] = {"It is {colour}.", "它是{colour}的。",
                                                      "{colour}です。", "Das ist {colour}."};
     record_turn(r, Q_PLACE[r->lang], IT_IS[r->lang], f);
-    ask_turn(r, c, held_out, ask_pick(Q_COLOUR, r->lang, c, held_out), A_COLOUR[r->lang], f);
+    ask_turn(r, c, held_out, &Q_COLOUR, A_COLOUR[r->lang], f);
     record_expect_colour(r, f->one.col);
     r->guess = 1.0 / COLOUR_COUNT;
 }
@@ -174,62 +223,73 @@ static void follow_where(record *r, chance *c, const facts *f, bool held_out) {
     static const char *const Q_WHICH[LANG_COUNT] = {
         "Which object is {colour}?", "哪个东西是{colour}的？", "{ofcolour}ものは何ですか。",
         "Welches Ding ist {colour}?"};
-    static ask_wordings Q_WHERE = {
-        [LANG_EN] = {"Tell me where it is.", "Where is it?", "And where is it?",
-                     "On which side is it?", "Where in the picture is it?", "In which part is it?",
-                     "Where do you see it?"},
-        [LANG_ZH] = {"告诉我它的位置。", "它在哪里？", "那它在哪里？", "它在哪边？",
-                     "它的位置在哪里？", "告诉我它在哪里。", "它在图片的哪里？"},
-        [LANG_JA] = {"その場所を教えてください。", "それはどこですか。", "では、どこですか。",
-                     "どの位置ですか。", "それはどこにありますか。", "場所を教えてください。",
-                     "どこか教えてください。"},
-        [LANG_DE] = {"Sag mir, wo das ist.", "Wo ist das?", "Und wo ist das?",
-                     "Auf welcher Seite ist das?", "Wo auf dem Bild ist das?",
-                     "In welchem Teil ist das?", "Wo siehst du das?"},
-    };
+    static const wording Q_WHERE = {
+        .held_out = 6,
+        .about = {"its place", "它的位置", "その場所", "der Ort davon"},
+        .direct = {
+            [LANG_EN] = {"Tell me where it is.", "Where is it?", "And where is it?",
+                         "On which side is it?", "Where in the picture is it?",
+                         "In which part is it?", "Where do you see it?"},
+            [LANG_ZH] = {"告诉我它的位置。", "它在哪里？", "那它在哪里？", "它在哪边？",
+                         "它的位置在哪里？", "告诉我它在哪里。", "它在图片的哪里？"},
+            [LANG_JA] = {"その場所を教えてください。", "それはどこですか。", "では、どこですか。",
+                         "どの位置ですか。", "それはどこにありますか。", "場所を教えてください。",
+                         "どこか教えてください。"},
+            [LANG_DE] = {"Sag mir, wo das ist.", "Wo ist das?", "Und wo ist das?",
+                         "Auf welcher Seite ist das?", "Wo auf dem Bild ist das?",
+                         "In welchem Teil ist das?", "Wo siehst du das?"},
+        }};
     static const char *const A_WHERE[LANG_COUNT] = {"It is {place}.", "它在{place}。",
                                                     "{place}です。", "Das ist {place}."};
     record_turn(r, Q_WHICH[r->lang], IT_IS[r->lang], f);
-    ask_turn(r, c, held_out, ask_pick(Q_WHERE, r->lang, c, held_out), A_WHERE[r->lang], f);
+    ask_turn(r, c, held_out, &Q_WHERE, A_WHERE[r->lang], f);
     expect_place(r, f->where);
 }
 
 static void read_sign(record *r, chance *c, const scene *s, bool held_out) {
-    static ask_wordings Q = {
-        [LANG_EN] = {"Which text is on the sign?", "What does the sign say?", "Read the sign.",
-                     "What is written there?", "What is on the sign?",
-                     "Which words are on the sign?", "What text do you see?", "Read the text."},
-        [LANG_ZH] = {"牌子上的文字是什么？", "牌子上写着什么？", "读一读牌子。", "上面写了什么？",
-                     "牌子上的字是什么？", "文字是什么？", "牌子上有什么文字？"},
-        [LANG_JA] = {"看板の文字は何ですか。", "看板に何と書いてありますか。",
-                     "看板を読んでください。", "何と書いてありますか。",
-                     "看板の文字を読んでください。", "文字は何ですか。",
-                     "看板には何がありますか。"},
-        [LANG_DE] = {"Welcher Text ist auf dem Schild?", "Was steht auf dem Schild?",
-                     "Lies das Schild.", "Was steht dort?", "Welcher Text steht dort?",
-                     "Lies den Text.", "Was ist auf dem Schild zu lesen?"},
-    };
+    static const wording Q = {
+        .held_out = 7,
+        .about = {"the text on the sign", "牌子上的文字", "看板の文字", "der Text auf dem Schild"},
+        .direct = {
+            [LANG_EN] = {"Which text is on the sign?", "What does the sign say?", "Read the sign.",
+                         "What is written there?", "What is on the sign?",
+                         "Which words are on the sign?", "What text do you see?", "Read the text."},
+            [LANG_ZH] = {"牌子上的文字是什么？", "牌子上写着什么？", "读一读牌子。",
+                         "上面写了什么？", "牌子上的字是什么？", "文字是什么？",
+                         "牌子上有什么文字？"},
+            [LANG_JA] = {"看板の文字は何ですか。", "看板に何と書いてありますか。",
+                         "看板を読んでください。", "何と書いてありますか。",
+                         "看板の文字を読んでください。", "文字は何ですか。",
+                         "看板には何がありますか。"},
+            [LANG_DE] = {"Welcher Text ist auf dem Schild?", "Was steht auf dem Schild?",
+                         "Lies das Schild.", "Was steht dort?", "Welcher Text steht dort?",
+                         "Lies den Text.", "Was ist auf dem Schild zu lesen?"},
+        }};
     static const char *const A[LANG_COUNT] = {"The sign says {word}.", "牌子上写着{word}。",
                                               "{word}と書いてあります。", "Dort steht {word}."};
     facts f = {.word = s->sign};
-    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], &f);
+    ask_turn(r, c, held_out, &Q, A[r->lang], &f);
     record_expect(r, s->sign);
     r->guess = 0.7 / lexicon_sign_count();
 }
 
 static void spell(record *r, chance *c, const scene *s, bool held_out) {
-    static ask_wordings Q = {
-        [LANG_EN] = {"Spell the text on the sign.", "Spell it.", "Spell the sign.",
-                     "Spell what is written.", "Spell the text."},
-        [LANG_ZH] = {"请拼出牌子上的文字。", "请拼出来。", "拼出牌子上的字。", "拼出上面写的。",
-                     "请拼出文字。"},
-        [LANG_JA] = {"看板の文字を一文字ずつ読んでください。", "一文字ずつ読んでください。",
-                     "看板を一文字ずつ読んでください。", "一文字ずつお願いします。",
-                     "文字を一文字ずつ読んでください。"},
-        [LANG_DE] = {"Buchstabiere den Text auf dem Schild.", "Buchstabiere es.",
-                     "Buchstabiere das Schild.", "Buchstabiere, was dort steht.",
-                     "Buchstabiere den Text."},
-    };
+    static const wording Q = {
+        .held_out = 0,
+        .about = {"the text on the sign, letter by letter", "牌子上的每个字母",
+                  "看板の文字の一つ一つ", "der Text auf dem Schild in Buchstaben"},
+        .direct = {
+            [LANG_EN] = {"Spell the text on the sign.", "Spell it.", "Spell the sign.",
+                         "Spell what is written.", "Spell the text."},
+            [LANG_ZH] = {"请拼出牌子上的文字。", "请拼出来。", "拼出牌子上的字。", "拼出上面写的。",
+                         "请拼出文字。"},
+            [LANG_JA] = {"看板の文字を一文字ずつ読んでください。", "一文字ずつ読んでください。",
+                         "看板を一文字ずつ読んでください。", "一文字ずつお願いします。",
+                         "文字を一文字ずつ読んでください。"},
+            [LANG_DE] = {"Buchstabiere den Text auf dem Schild.", "Buchstabiere es.",
+                         "Buchstabiere das Schild.", "Buchstabiere, was dort steht.",
+                         "Buchstabiere den Text."},
+        }};
     char letters[2 * SCENE_TEXT];
     size_t n = 0;
     for (const char *p = s->sign; *p; p++) {
@@ -238,7 +298,7 @@ static void spell(record *r, chance *c, const scene *s, bool held_out) {
     }
     letters[n] = '\0';
     facts f = {.word = letters};
-    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), "{word}", &f);
+    ask_turn(r, c, held_out, &Q, "{word}", &f);
     record_expect(r, letters);
     r->guess = 0.7 / lexicon_sign_count();
 }
@@ -260,6 +320,45 @@ static bool all_apart(const scene *s) {
         taken[p] = true;
     }
     return true;
+}
+
+/* One thing that is so, named by what one would ask for it. */
+static void state_one(ty_buf *b, language l, chance *c, const scene *s) {
+    static const char *const COLOUR[LANG_COUNT] = {"{The} {is} {colour}.", "{k}是{colour}的。",
+                                                   "{k}は{colour}です。", "{The} {is} {colour}."};
+    static const char *const COUNT[LANG_COUNT] = {"There {is} {nk}.", "有{nk}。", "{nk}です。",
+                                                  "Es {is} {nk}."};
+    static const char *const OF_COLOUR[LANG_COUNT] = {
+        "Seen in {colour}: {nk}.", "{colour}的是{nk}。", "{ofcolour}ものは{nk}です。",
+        "Zu sehen in {colour}: {nk}."};
+    static const char *const PLACE[LANG_COUNT] = {"{The} is {place}.", "{k}在{place}。",
+                                                  "{k}は{place}です。", "{The} ist {place}."};
+    static const char *const OF_PLACE[LANG_COUNT] = {
+        "Seen {place}: {ck}.", "{place}是{ck}。", "{place}は{ck}です。", "Zu sehen {place}: {ck}."};
+    int g = chance_below(c, s->n_group);
+    facts f = ask_facts(s, g);
+    f.where = group_place(s, g);
+    bool placed = f.where != PLACE_COUNT;
+    const char *const *const FORM[] = {COLOUR, COUNT, OF_COLOUR, PLACE, OF_PLACE};
+    say(b, l, FORM[chance_below(c, placed ? all_apart(s) ? 5 : 4 : 3)][l], &f);
+}
+
+void ask_all(record *r, chance *c, const scene *s, int n) {
+    static const wording Q = {
+        .about = {"all that is seen", "看到的一切", "見えるものすべて", "alles, was zu sehen ist"},
+        .direct = {[LANG_EN] = {"What is there to tell?", "Tell me everything about it."},
+                   [LANG_ZH] = {"有什么可说的？", "请把一切都说出来。"},
+                   [LANG_JA] = {"何でも話してください。", "すべて話してください。"},
+                   [LANG_DE] = {"Was gibt es zu sagen?", "Sag mir alles darüber."}}};
+    ty_buf text = ty_buf_make(1 << 14);
+    for (int i = 0; i < n; i++) {
+        if (i && (r->lang == LANG_EN || r->lang == LANG_DE)) ty_buf_puts(&text, " ");
+        state_one(&text, r->lang, c, s);
+    }
+    facts f = {.word = text.len ? text.data : ""};
+    ask_turn(r, c, false, &Q, "{word}", &f);
+    if (text.failed != TY_OK) r->answer[r->n_turn - 1].failed = text.failed;
+    ty_buf_clear(&text);
 }
 
 bool ask_fits(const scene *s, ask_what what, int g) {

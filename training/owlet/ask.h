@@ -2,18 +2,23 @@
  * ask.h - questions that have one answer in a given scene: which ones fit it, the question in one of several
  * wordings, the answer, and what a right answer must contain.
  *
- * Wordings: the first one of each list is kept for the exam, so that the exam asks in words never trained on.
+ * Every question has wordings of its own and, as "the colour of the boat", fits into the frames that all questions
+ * share ("Tell me %s.").  One frame of each question is kept for the exam, so that the exam asks in sentences
+ * never trained on, of words and frames that were.
  */
 #ifndef OWLET_ASK_H
 #define OWLET_ASK_H
 
 #include "training/owlet/record.h"
 
-enum { ASK_WORDINGS_MAX = 8 }; /* one held out, the others to train; NULL where there are fewer */
-typedef const char *const ask_wordings[LANG_COUNT][ASK_WORDINGS_MAX];
-const char *ask_pick(ask_wordings w, language l, chance *c, bool held_out);
-/* Appends the question q and its answer; in training at times with an opening before it. */
-void ask_turn(record *r, chance *c, bool held_out, const char *q, const char *a, const facts *f);
+enum { ASK_WORDINGS_MAX = 8 };
+typedef struct {
+    const char *about[LANG_COUNT]; /* what is asked for, named; NULL: direct[l][0] is the exam's */
+    int held_out;                  /* the frame that is the exam's alone */
+    const char *direct[LANG_COUNT][ASK_WORDINGS_MAX]; /* NULL where there are fewer */
+} wording;
+/* Appends a question and its answer; in training at times with an opening before it. */
+void ask_turn(record *r, chance *c, bool held_out, const wording *w, const char *a, const facts *f);
 
 typedef enum {
     ASK_DESCRIBE,      /* all of the scene */
@@ -34,6 +39,9 @@ bool ask_fits(const scene *s, ask_what what, int g);
 int ask_turns(ask_what what);
 /* Appends the turns to r; the expectations and the guess are those of the last. */
 void ask(record *r, chance *c, const scene *s, ask_what what, int g, bool held_out);
+
+/* Appends a turn that asks for all: n statements about the scene, as they come, each with one thing to look up. */
+void ask_all(record *r, chance *c, const scene *s, int n);
 
 /* Facts about group g of a scene, for say(). */
 facts ask_facts(const scene *s, int g);

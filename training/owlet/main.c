@@ -74,15 +74,14 @@ static ability some_ability(chance *c, purpose why) {
 
 static ty_status make(record *r, chance *c, int side, purpose why, ty_err *err) {
     bool exam = why == FOR_EXAM;
+    int turns = exam ? 1 : why == FOR_TEXTS ? RECORD_TURNS_MAX : opt.turns;
     ability what = some_ability(c, why);
     ty_status st = TY_OK;
     record_init(r, what, some_language(c));
     if (what == ABILITY_TEXT)
-        talk_make(r, c, exam, exam ? 1 : opt.turns / 2);
+        talk_make(r, c, exam, exam ? 1 : turns / 2);
     else
-        st = quiz_make(
-            r, c, &(quiz_options){.side = side, .held_out = exam, .turns = exam ? 1 : opt.turns},
-            err);
+        st = quiz_make(r, c, &(quiz_options){.side = side, .held_out = exam, .turns = turns}, err);
     return st == TY_OK ? record_check(r, err) : st;
 }
 
@@ -137,7 +136,7 @@ static ty_status write_corpus(ty_err *err) {
         chance c = chance_make(stream((uint64_t)opt.seed, STREAM_CORPUS), (uint64_t)i);
         st = make(&r, &c, 0, FOR_TEXTS, err);
         if (st == TY_OK) {
-            record_corpus(&r, &text);
+            record_corpus(&r, i % 4 == 0, &text); /* what never changes is soon learnt */
             record_text_line(&text, &line);
             st = put(&lines, &line, err);
         }

@@ -67,6 +67,11 @@ static void ask_more(record *r, chance *c, const scene *s, ask_what but, int but
 static ty_status quiz_scene(record *r, chance *c, const scene *s, ask_what what, int g,
                             const quiz_options *o, ty_err *err) {
     see(r, s);
+    if (!o->side && !o->held_out && s->n_group > 0 && !s->sign[0] && chance_is(c, 0.5)) {
+        ask_all(r, c, s,
+                chance_between(c, 8, 16)); /* texts alone: what must be looked up, densely */
+        return TY_OK;
+    }
     ask(r, c, s, what, g, o->held_out);
     if (o->turns > 1) ask_more(r, c, s, what, g, o->turns);
     return add_scene(r, s, o, err);
@@ -152,21 +157,27 @@ static void describe_one(record *r, const scene *s, bool first) {
 }
 
 static ty_status compare(record *r, chance *c, const quiz_options *o, ty_err *err) {
-    static ask_wordings Q = {
-        [LANG_EN] = {"Name the difference between the two pictures.",
-                     "What is different in the second picture?", "What has changed?",
-                     "Compare the two pictures.", "What is the difference?",
-                     "Name what is different.", "Tell me what has changed between the pictures."},
-        [LANG_ZH] = {"说出两张图的区别。", "第二张图有什么不同？", "什么变了？", "比较这两张图。",
-                     "两张图有什么区别？", "说出第二张图的不同。", "告诉我区别是什么。"},
-        [LANG_JA] = {"二枚の画像の違いを教えてください。", "二枚目の画像は何が違いますか。",
-                     "何が変わりましたか。", "二つの画像を比べてください。", "違いは何ですか。",
-                     "二枚の画像は何が違いますか。", "何が違うか教えてください。"},
-        [LANG_DE] = {"Nenne den Unterschied zwischen den zwei Bildern.",
-                     "Was ist im zweiten Bild anders?", "Was hat sich geändert?",
-                     "Vergleiche die zwei Bilder.", "Was ist der Unterschied?",
-                     "Nenne, was anders ist.", "Sag mir, was zwischen den Bildern anders ist."},
-    };
+    static const wording Q = {
+        .held_out = 1,
+        .about = {"the difference between the two pictures", "两张图的区别", "二枚の画像の違い",
+                  "der Unterschied zwischen den zwei Bildern"},
+        .direct = {
+            [LANG_EN] = {"Name the difference between the two pictures.",
+                         "What is different in the second picture?", "What has changed?",
+                         "Compare the two pictures.", "What is the difference?",
+                         "Name what is different.",
+                         "Tell me what has changed between the pictures."},
+            [LANG_ZH] = {"说出两张图的区别。", "第二张图有什么不同？", "什么变了？",
+                         "比较这两张图。", "两张图有什么区别？", "说出第二张图的不同。",
+                         "告诉我区别是什么。"},
+            [LANG_JA] = {"二枚目の画像は何が違いますか。", "何が変わりましたか。",
+                         "二つの画像を比べてください。", "違いは何ですか。",
+                         "二枚の画像は何が違いますか。", "何が違うか教えてください。"},
+            [LANG_DE] = {"Nenne den Unterschied zwischen den zwei Bildern.",
+                         "Was ist im zweiten Bild anders?", "Was hat sich geändert?",
+                         "Vergleiche die zwei Bilder.", "Was ist der Unterschied?",
+                         "Nenne, was anders ist.", "Sag mir, was zwischen den Bildern anders ist."},
+        }};
     static const char *const A[CHANGE_COUNT_OF][LANG_COUNT] = {
         [CHANGE_COLOUR] = {"{The} {is} {colour2}, not {colour}.",
                            "{k}是{colour2}的，不是{colour}的。",
@@ -189,7 +200,7 @@ static ty_status compare(record *r, chance *c, const quiz_options *o, ty_err *er
     f.two = b.group[g];
     see(r, &a);
     see(r, &b);
-    ask_turn(r, c, o->held_out, ask_pick(Q, r->lang, c, o->held_out), A[what][r->lang], &f);
+    ask_turn(r, c, o->held_out, &Q, A[what][r->lang], &f);
     if (what == CHANGE_COLOUR) record_expect_colour(r, f.two.col);
     if (what == CHANGE_COUNT) record_expect_number(r, f.two.count);
     if (what == CHANGE_KIND) record_expect_kind(r, f.two.what);

@@ -144,8 +144,8 @@ static void dump(json_t *o, ty_buf *out) {
     json_decref(o);
 }
 
-static void prompt_text(const record *r, bool in_words, ty_buf *text) {
-    ty_buf_puts(text, PREAMBLE);
+static void prompt_text(const record *r, bool in_words, const char *preamble, ty_buf *text) {
+    ty_buf_puts(text, preamble);
     if (in_words && r->seen.len) ty_buf_printf(text, "\nHuman: (%s)", r->seen.data);
     for (int i = 0; i < r->n_picture && !in_words; i++) ty_buf_puts(text, "\nHuman: <image>");
     for (int i = 0; i < r->n_turn; i++)
@@ -154,7 +154,7 @@ static void prompt_text(const record *r, bool in_words, ty_buf *text) {
 
 void record_train_v1(const record *r, const char *prefix, ty_buf *out) {
     ty_buf text = ty_buf_make(1 << 16);
-    prompt_text(r, false, &text);
+    prompt_text(r, false, PREAMBLE, &text);
     json_t *o = json_object();
     json_object_set_new(o, "text", json_stringn(text.data, text.len));
     json_object_set_new(o, "task_type", json_string("llava_sft"));
@@ -218,8 +218,8 @@ void record_exam(const record *r, const char *prefix, const char *id, ty_buf *ou
     ty_buf_clear(&text);
 }
 
-void record_corpus(const record *r, ty_buf *out) {
-    prompt_text(r, true, out);
+void record_corpus(const record *r, bool with_preamble, ty_buf *out) {
+    prompt_text(r, true, with_preamble ? PREAMBLE : "", out);
 }
 
 void record_text_line(const ty_buf *text, ty_buf *out) {

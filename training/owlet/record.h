@@ -23,7 +23,7 @@ typedef enum {
 } ability;
 const char *ability_name(ability a); /* "describe" ... */
 
-enum { RECORD_PICTURES_MAX = 2, RECORD_TURNS_MAX = 8, RECORD_EXPECT_MAX = 9 };
+enum { RECORD_PICTURES_MAX = 2, RECORD_TURNS_MAX = 12, RECORD_EXPECT_MAX = 9 };
 
 typedef struct {
     ability what;
@@ -62,8 +62,9 @@ ty_status record_check(const record *r, ty_err *err);
 void record_train_v1(const record *r, const char *prefix, ty_buf *out);
 void record_train_v2(const record *r, const char *prefix, const char *id, ty_buf *out);
 void record_exam(const record *r, const char *prefix, const char *id, ty_buf *out);
-/* A text for pre-training: the pictures in words in the place of the pictures; and as a JSON line. */
-void record_corpus(const record *r, ty_buf *out);
+/* A text for pre-training: the pictures in words in the place of the pictures, the words in front of every
+ * conversation or not; and as a JSON line. */
+void record_corpus(const record *r, bool with_preamble, ty_buf *out);
 void record_text_line(const ty_buf *text, ty_buf *out);
 
 #endif

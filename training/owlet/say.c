@@ -26,6 +26,17 @@ static const char *bare(const group *g, language l) {
     }
 }
 
+/* German dative with its article: dem Boot, der Blume, den Booten. */
+static void dative(ty_buf *b, const group *g) {
+    const noun *n = lexicon_noun(g->what);
+    if (g->count == 1) {
+        ty_buf_printf(b, "%s %s", n->de_gender == 'f' ? "der" : "dem", n->de);
+        return;
+    }
+    char last = n->de_plural[strlen(n->de_plural) - 1];
+    ty_buf_printf(b, "den %s%s", n->de_plural, last == 'n' || last == 's' ? "" : "n");
+}
+
 static void the(ty_buf *b, language l, const group *g, bool capital) {
     if (l == LANG_EN) ty_buf_puts(b, capital ? "The " : "the ");
     if (l == LANG_DE) {
@@ -120,6 +131,7 @@ static bool say_of_group(ty_buf *b, language l, const char *name, size_t n, cons
     single.count = 1;
     if (same(name, n, "the")) return the(b, l, g, false), true;
     if (same(name, n, "The")) return the(b, l, g, true), true;
+    if (same(name, n, "dem")) return dative(b, g), true;
     if (same(name, n, "k")) return ty_buf_puts(b, bare(&single, l)), true;
     if (same(name, n, "many")) return ty_buf_puts(b, bare(&many, l)), true;
     if (same(name, n, "m")) return ty_buf_puts(b, lexicon_noun(g->what)->zh_measure), true;

@@ -21,6 +21,7 @@ typedef struct {
 /*
  * Appends text with its placeholders filled in.  Those that speak of `one` (with a 2: of `two`):
  *   {the} {The}  the noun with its article, singular or plural as its count says ("die Sterne", 星星, 星)
+ *   {dem}        the same in the German dative ("den Sternen")
  *   {k} {many}   the bare noun, singular / plural;  {m} Chinese measure word;  {c} Japanese counter
  *   {is}         is/are, ist/sind
  *   {n}          its count as a word;  {nk} count and noun ("three stars", 三颗星星, 星3つ)

@@ -12,23 +12,28 @@ static void sum(record *r, chance *c, bool held_out) {
     int a = chance_between(c, 1, 9), b = chance_between(c, 1, 9);
     bool minus = chance_is(c, 0.4);
     int x = minus ? a + b : a, result = minus ? a : a + b;
-    static ask_wordings Q = {
-        [LANG_EN] = {"How much is {word}?", "What is {word}?", "Tell me what {word} is.",
-                     "{word} is what?", "Compute {word}.", "{word}: how much is it?"},
-        [LANG_ZH] = {"{word}是多少？", "{word}等于多少？", "计算{word}。", "算一算{word}。",
-                     "{word}等于几？", "请问{word}等于多少？"},
-        [LANG_JA] = {"{word}の答えは何ですか。", "{word}はいくつですか。",
-                     "{word}を計算してください。", "{word}の答えはいくつですか。", "{word}は？",
-                     "{word}は何ですか。"},
-        [LANG_DE] = {"Was ist {word}?", "Wie viel ist {word}?", "Was ergibt {word}?",
-                     "Berechne {word}.", "{word} ist wie viel?", "Sag mir, wie viel {word} ist."},
-    };
+    static const wording Q = {
+        .held_out = 2,
+        .about = {"the result of {word}", "{word}的结果", "{word}の答え",
+                  "das Ergebnis von {word}"},
+        .direct = {
+            [LANG_EN] = {"How much is {word}?", "What is {word}?", "Tell me what {word} is.",
+                         "{word} is what?", "Compute {word}.", "{word}: how much is it?"},
+            [LANG_ZH] = {"{word}是多少？", "{word}等于多少？", "计算{word}。", "算一算{word}。",
+                         "{word}等于几？", "请问{word}等于多少？"},
+            [LANG_JA] = {"{word}の答えは何ですか。", "{word}はいくつですか。",
+                         "{word}を計算してください。", "{word}の答えはいくつですか。", "{word}は？",
+                         "{word}は何ですか。"},
+            [LANG_DE] = {"Was ist {word}?", "Wie viel ist {word}?", "Was ergibt {word}?",
+                         "Berechne {word}.", "{word} ist wie viel?",
+                         "Sag mir, wie viel {word} ist."},
+        }};
     static by_language A = {"{word} is {number}.", "{word}等于{number}。", "{word}は{number}です。",
                             "{word} ist {number}."};
     char text[32];
     snprintf(text, sizeof text, "%d %s %d", x, minus ? "-" : "+", b);
     facts f = {.word = text, .number = result};
-    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], &f);
+    ask_turn(r, c, held_out, &Q, A[r->lang], &f);
     char digits[16];
     snprintf(digits, sizeof digits, "%d", result);
     record_expect(r, digits);
@@ -38,26 +43,31 @@ static void sum(record *r, chance *c, bool held_out) {
 static void larger(record *r, chance *c, bool held_out) {
     int a = chance_between(c, 1, 99), b = chance_between(c, 1, 98);
     if (b >= a) b++;
-    static ask_wordings Q = {
-        [LANG_EN] = {"Tell me the larger number: {word}.", "Which number is larger: {word}?",
-                     "Which is larger: {word}?", "{word}: which number is larger?",
-                     "Name the larger number: {word}.", "What is the larger number: {word}?"},
-        [LANG_ZH] = {"说出更大的数：{word}。", "哪个数更大：{word}？", "{word}，哪个更大？",
-                     "哪个更大：{word}？", "更大的数是哪个：{word}？",
-                     "告诉我哪个数更大：{word}。"},
-        [LANG_JA] = {"大きい方の数を教えてください：{word}。", "どちらが大きいですか：{word}。",
-                     "{word}、どちらが大きいですか。", "大きいのはどちらですか：{word}。",
-                     "どちらの数が大きいですか：{word}。", "大きい方の数はどちらですか：{word}。"},
-        [LANG_DE] = {"Sag mir die größere Zahl: {word}.", "Welche Zahl ist größer: {word}?",
-                     "Was ist größer: {word}?", "{word}: welche Zahl ist größer?",
-                     "Nenne die größere Zahl: {word}.", "Welche ist die größere Zahl: {word}?"},
-    };
+    static const wording Q = {
+        .held_out = 3,
+        .about = {"the larger number of {word}", "{word}中更大的数", "{word}の大きい方",
+                  "die größere Zahl von {word}"},
+        .direct = {
+            [LANG_EN] = {"Tell me the larger number: {word}.", "Which number is larger: {word}?",
+                         "Which is larger: {word}?", "{word}: which number is larger?",
+                         "Name the larger number: {word}.", "What is the larger number: {word}?"},
+            [LANG_ZH] = {"说出更大的数：{word}。", "哪个数更大：{word}？", "{word}，哪个更大？",
+                         "哪个更大：{word}？", "更大的数是哪个：{word}？",
+                         "告诉我哪个数更大：{word}。"},
+            [LANG_JA] = {"大きい方の数を教えてください：{word}。", "どちらが大きいですか：{word}。",
+                         "{word}、どちらが大きいですか。", "大きいのはどちらですか：{word}。",
+                         "どちらの数が大きいですか：{word}。",
+                         "大きい方の数はどちらですか：{word}。"},
+            [LANG_DE] = {"Sag mir die größere Zahl: {word}.", "Welche Zahl ist größer: {word}?",
+                         "Was ist größer: {word}?", "{word}: welche Zahl ist größer?",
+                         "Nenne die größere Zahl: {word}.", "Welche ist die größere Zahl: {word}?"},
+        }};
     static by_language A = {"{number} is larger.", "{number}更大。", "{number}の方が大きいです。",
                             "{number} ist größer."};
     char text[32], digits[16];
     snprintf(text, sizeof text, "%d, %d", a, b);
     facts f = {.word = text, .number = a > b ? a : b};
-    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], &f);
+    ask_turn(r, c, held_out, &Q, A[r->lang], &f);
     snprintf(digits, sizeof digits, "%d", f.number);
     record_expect(r, digits);
     r->guess = 0.5;
@@ -78,20 +88,26 @@ static void opposite(record *r, chance *c, bool held_out) {
         {{"left", "左", "左", "links"}, {"right", "右", "右", "rechts"}},
         {{"good", "好", "良い", "gut"}, {"bad", "坏", "悪い", "schlecht"}},
     };
-    static ask_wordings Q = {
-        [LANG_EN] = {"Name the opposite of {word}.", "What is the opposite of {word}?",
-                     "{word}: what is the opposite?", "Tell me the opposite of {word}.",
-                     "Which word is the opposite of {word}?", "The opposite of {word} is what?"},
-        [LANG_ZH] = {"说出{word}的反义词。", "{word}的反义词是什么？", "告诉我{word}的反义词。",
-                     "什么是{word}的反义词？", "{word}的反义词？", "请问{word}的反义词是什么？"},
-        [LANG_JA] = {"{word}の反対語は何ですか。", "{word}の反対は何ですか。",
-                     "{word}の反対を教えてください。", "{word}の反対は？",
-                     "{word}の反対の言葉は何ですか。", "{word}の反対語を教えてください。"},
-        [LANG_DE] = {"Nenne das Gegenteil von {word}.", "Was ist das Gegenteil von {word}?",
-                     "{word}: was ist das Gegenteil?", "Sag mir das Gegenteil von {word}.",
-                     "Welches Wort ist das Gegenteil von {word}?",
-                     "Das Gegenteil von {word} ist was?"},
-    };
+    static const wording Q = {
+        .held_out = 4,
+        .about = {"the opposite of {word}", "{word}的反义词", "{word}の反対",
+                  "das Gegenteil von {word}"},
+        .direct = {
+            [LANG_EN] = {"Name the opposite of {word}.", "What is the opposite of {word}?",
+                         "{word}: what is the opposite?", "Tell me the opposite of {word}.",
+                         "Which word is the opposite of {word}?",
+                         "The opposite of {word} is what?"},
+            [LANG_ZH] = {"说出{word}的反义词。", "{word}的反义词是什么？", "告诉我{word}的反义词。",
+                         "什么是{word}的反义词？", "{word}的反义词？",
+                         "请问{word}的反义词是什么？"},
+            [LANG_JA] = {"{word}の反対語は何ですか。", "{word}の反対は何ですか。",
+                         "{word}の反対を教えてください。", "{word}の反対の言葉は何ですか。",
+                         "{word}の反対語を教えてください。"},
+            [LANG_DE] = {"Nenne das Gegenteil von {word}.", "Was ist das Gegenteil von {word}?",
+                         "{word}: was ist das Gegenteil?", "Sag mir das Gegenteil von {word}.",
+                         "Welches Wort ist das Gegenteil von {word}?",
+                         "Das Gegenteil von {word} ist was?"},
+        }};
     int i = chance_below(c, (int)(sizeof PAIR / sizeof *PAIR)), side = chance_below(c, 2);
     char answer[256];
     const char *want = PAIR[i][!side][r->lang];
@@ -102,7 +118,7 @@ static void opposite(record *r, chance *c, bool held_out) {
                                   : "Das Gegenteil ist %s.",
              want);
     facts f = {.word = PAIR[i][side][r->lang]};
-    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), answer, &f);
+    ask_turn(r, c, held_out, &Q, answer, &f);
     record_expect(r, want);
     r->guess = 1.0 / 24;
 }
@@ -123,71 +139,81 @@ static void translate(record *r, chance *c, bool held_out) {
     kind k = (kind)chance_below(c, KIND_COUNT);
     language to = (language)((r->lang + 1 + chance_below(c, LANG_COUNT - 1)) % LANG_COUNT);
     const char *from = noun_in(k, r->lang), *want = noun_in(k, to), *name = NAME[r->lang][to];
-    static ask_wordings Q = {
-        [LANG_EN] = {"How do you say \"{word}\" in {in}?", "What is \"{word}\" in {in}?",
-                     "Translate \"{word}\" into {in}.", "\"{word}\": what is it in {in}?",
-                     "What do you call \"{word}\" in {in}?", "Say \"{word}\" in {in}."},
-        [LANG_ZH] = {"请把“{word}”翻译成{in}。", "“{word}”用{in}怎么说？", "“{word}”的{in}是什么？",
-                     "用{in}说“{word}”。", "翻译成{in}：“{word}”。", "把“{word}”翻译成{in}。"},
-        [LANG_JA] = {"「{word}」を{in}に訳してください。", "「{word}」は{in}で何ですか。",
-                     "「{word}」を{in}で言ってください。", "{in}で「{word}」は何と言いますか。",
-                     "「{word}」を{in}で何と言いますか。", "{in}に訳してください：「{word}」。"},
-        [LANG_DE] = {"Wie sagt man „{word}“ auf {in}?", "Was heißt „{word}“ auf {in}?",
-                     "Übersetze „{word}“, auf {in}.", "„{word}“: wie heißt das auf {in}?",
-                     "Wie heißt „{word}“ auf {in}?", "Sag „{word}“ auf {in}."},
-    };
+    static const wording Q = {
+        .held_out = 5,
+        .about = {"\"{word}\" in {in}", "“{word}”的{in}", "「{word}」の{in}", "„{word}“ auf {in}"},
+        .direct = {
+            [LANG_EN] = {"How do you say \"{word}\" in {in}?", "What is \"{word}\" in {in}?",
+                         "Translate \"{word}\" into {in}.", "\"{word}\": what is it in {in}?",
+                         "What do you call \"{word}\" in {in}?"},
+            [LANG_ZH] = {"请把“{word}”翻译成{in}。", "“{word}”用{in}怎么说？",
+                         "“{word}”的{in}是什么？", "用{in}说“{word}”。", "翻译成{in}：“{word}”。",
+                         "把“{word}”翻译成{in}。"},
+            [LANG_JA] = {"「{word}」を{in}に訳してください。", "「{word}」は{in}で何ですか。",
+                         "「{word}」を{in}で言ってください。", "{in}で「{word}」は何と言いますか。",
+                         "「{word}」を{in}で何と言いますか。",
+                         "{in}に訳してください：「{word}」。"},
+            [LANG_DE] = {"Wie sagt man „{word}“ auf {in}?", "Was heißt „{word}“ auf {in}?",
+                         "Übersetze „{word}“, auf {in}.", "„{word}“: wie heißt das auf {in}?",
+                         "Wie heißt „{word}“ auf {in}?", "Sag „{word}“ auf {in}."},
+        }};
     static by_language A = {"In {in} it is {answer}.", "用{in}说是{answer}。",
                             "{in}で{answer}です。", "Auf {in} heißt es {answer}."};
     facts f = {.word = from, .answer = want, .in = name};
-    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], &f);
+    ask_turn(r, c, held_out, &Q, A[r->lang], &f);
     record_expect(r, want);
     r->guess = 1.0 / KIND_COUNT;
 }
 
 static void next_number(record *r, chance *c, bool held_out) {
-    static ask_wordings Q = {
-        [LANG_EN] = {"What is the next number: {word}?", "Which number comes next: {word}?",
-                     "{word}: what comes next?", "Go on: {word}.", "Name the next number: {word}.",
-                     "Which is the next number after {word}?"},
-        [LANG_ZH] = {"请说出下一个数：{word}。", "下一个数是什么：{word}？",
-                     "{word}，下一个数是几？", "接下来是什么：{word}？", "后面的数是什么：{word}？",
-                     "告诉我下一个数：{word}。"},
-        [LANG_JA] = {"次に来る数は何ですか：{word}。", "次の数は何ですか：{word}。",
-                     "{word}、次は何ですか。", "次は何が来ますか：{word}。",
-                     "続きの数は何ですか：{word}。", "次の数を教えてください：{word}。"},
-        [LANG_DE] = {"Was ist die nächste Zahl: {word}?", "Welche Zahl kommt danach: {word}?",
-                     "{word}: was kommt danach?", "Weiter: {word}.",
-                     "Nenne die nächste Zahl: {word}.", "Was kommt als Nächstes: {word}?"},
-    };
+    static const wording Q = {
+        .held_out = 6,
+        .about = {"the next number after {word}", "{word}后面的数", "{word}の次の数",
+                  "die nächste Zahl nach {word}"},
+        .direct = {
+            [LANG_EN] = {"What is the next number: {word}?", "Which number comes next: {word}?",
+                         "{word}: what comes next?", "Go on: {word}.",
+                         "Name the next number: {word}.", "Which is the next number after {word}?"},
+            [LANG_ZH] = {"请说出下一个数：{word}。", "下一个数是什么：{word}？",
+                         "{word}，下一个数是几？", "接下来是什么：{word}？",
+                         "后面的数是什么：{word}？", "告诉我下一个数：{word}。"},
+            [LANG_JA] = {"次に来る数は何ですか：{word}。", "次の数は何ですか：{word}。",
+                         "{word}、次は何ですか。", "次は何が来ますか：{word}。",
+                         "続きの数は何ですか：{word}。", "次の数を教えてください：{word}。"},
+            [LANG_DE] = {"Was ist die nächste Zahl: {word}?", "Welche Zahl kommt danach: {word}?",
+                         "{word}: was kommt danach?", "Weiter: {word}.",
+                         "Nenne die nächste Zahl: {word}.", "Was kommt als Nächstes: {word}?"},
+        }};
     static by_language A = {"Next comes {number}.", "下一个是{number}。", "次は{number}です。",
                             "Danach kommt {number}."};
     int step = chance_between(c, 1, 3), a = chance_between(c, 1, 20);
     char text[64], digits[16];
     snprintf(text, sizeof text, "%d, %d, %d", a, a + step, a + 2 * step);
     facts f = {.word = text, .number = a + 3 * step};
-    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), A[r->lang], &f);
+    ask_turn(r, c, held_out, &Q, A[r->lang], &f);
     snprintf(digits, sizeof digits, "%d", f.number);
     record_expect(r, digits);
     r->guess = 0.05;
 }
 
 static void repeat(record *r, chance *c, bool held_out) {
-    static ask_wordings Q = {
-        [LANG_EN] = {"Repeat \"{word}\" {number} times.", "Say \"{word}\" {number} times.",
-                     "Write \"{word}\" {number} times.", "{number} times: \"{word}\".",
-                     "Say {number} times: \"{word}\".", "Tell me \"{word}\" {number} times."},
-        [LANG_ZH] = {"请把“{word}”重复{number}遍。", "把“{word}”说{number}遍。",
-                     "“{word}”写{number}遍。", "说{number}遍“{word}”。", "请说“{word}”{number}遍。",
-                     "把“{word}”重复{number}次。"},
-        [LANG_JA] = {"「{word}」を{number}回書いてください。",
-                     "「{word}」を{number}回言ってください。",
-                     "{number}回言ってください：「{word}」。", "「{word}」を{number}回。",
-                     "「{word}」と{number}回言ってください。",
-                     "{number}回「{word}」と書いてください。"},
-        [LANG_DE] = {"Wiederhole {number} Mal „{word}“.", "Sag {number} Mal „{word}“.",
-                     "Schreib {number} Mal „{word}“.", "{number} Mal: „{word}“.",
-                     "Sag „{word}“ {number} Mal.", "Wiederhole „{word}“, {number} Mal."},
-    };
+    static const wording Q = {
+        .direct = {
+            [LANG_EN] = {"Repeat \"{word}\" {number} times.", "Say \"{word}\" {number} times.",
+                         "Write \"{word}\" {number} times.", "{number} times: \"{word}\".",
+                         "Say {number} times: \"{word}\".", "Tell me \"{word}\" {number} times."},
+            [LANG_ZH] = {"请把“{word}”重复{number}遍。", "把“{word}”说{number}遍。",
+                         "“{word}”写{number}遍。", "说{number}遍“{word}”。",
+                         "请说“{word}”{number}遍。", "把“{word}”重复{number}次。"},
+            [LANG_JA] = {"「{word}」を{number}回書いてください。",
+                         "「{word}」を{number}回言ってください。",
+                         "{number}回言ってください：「{word}」。", "「{word}」を{number}回。",
+                         "「{word}」と{number}回言ってください。",
+                         "{number}回「{word}」と書いてください。"},
+            [LANG_DE] = {"Wiederhole {number} Mal „{word}“.", "Sag {number} Mal „{word}“.",
+                         "Schreib {number} Mal „{word}“.", "{number} Mal: „{word}“.",
+                         "Sag „{word}“ {number} Mal.", "Wiederhole „{word}“, {number} Mal."},
+        }};
     const char *word = noun_in((kind)chance_below(c, KIND_COUNT), r->lang);
     int n = chance_between(c, 2, 4);
     char answer[256] = "";
@@ -196,7 +222,7 @@ static void repeat(record *r, chance *c, bool held_out) {
         if (i < n - 1) strncat(answer, " ", sizeof answer - strlen(answer) - 1);
     }
     facts f = {.word = word, .number = n};
-    ask_turn(r, c, held_out, ask_pick(Q, r->lang, c, held_out), answer, &f);
+    ask_turn(r, c, held_out, &Q, answer, &f);
     record_expect(r, answer);
     r->guess = 0.01;
 }
