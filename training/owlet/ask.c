@@ -303,8 +303,7 @@ static void spell(record *r, chance *c, const scene *s, bool held_out) {
     r->guess = 0.7 / lexicon_sign_count();
 }
 
-/* Where the one object of group g is, or PLACE_COUNT. */
-static place group_place(const scene *s, int g) {
+place ask_group_place(const scene *s, int g) {
     if (s->group[g].count != 1) return PLACE_COUNT;
     for (int i = 0; i < s->n_object; i++)
         if (s->object[i].group == g) return scene_place(&s->object[i]);
@@ -322,52 +321,13 @@ static bool all_apart(const scene *s) {
     return true;
 }
 
-/* One thing that is so, named by what one would ask for it. */
-static void state_one(ty_buf *b, language l, chance *c, const scene *s) {
-    static const char *const COLOUR[LANG_COUNT] = {"{The} {is} {colour}.", "{k}是{colour}的。",
-                                                   "{k}は{colour}です。", "{The} {is} {colour}."};
-    static const char *const COUNT[LANG_COUNT] = {"There {is} {nk}.", "有{nk}。", "{nk}です。",
-                                                  "Es {is} {nk}."};
-    static const char *const OF_COLOUR[LANG_COUNT] = {
-        "Seen in {colour}: {nk}.", "{colour}的是{nk}。", "{ofcolour}ものは{nk}です。",
-        "Zu sehen in {colour}: {nk}."};
-    static const char *const PLACE[LANG_COUNT] = {"{The} is {place}.", "{k}在{place}。",
-                                                  "{k}は{place}です。", "{The} ist {place}."};
-    static const char *const OF_PLACE[LANG_COUNT] = {
-        "Seen {place}: {ck}.", "{place}是{ck}。", "{place}は{ck}です。", "Zu sehen {place}: {ck}."};
-    int g = chance_below(c, s->n_group);
-    facts f = ask_facts(s, g);
-    f.where = group_place(s, g);
-    bool placed = f.where != PLACE_COUNT;
-    const char *const *const FORM[] = {COLOUR, COUNT, OF_COLOUR, PLACE, OF_PLACE};
-    say(b, l, FORM[chance_below(c, placed ? all_apart(s) ? 5 : 4 : 3)][l], &f);
-}
-
-void ask_all(record *r, chance *c, const scene *s, int n) {
-    static const wording Q = {
-        .about = {"all that is seen", "看到的一切", "見えるものすべて", "alles, was zu sehen ist"},
-        .direct = {[LANG_EN] = {"What is there to tell?", "Tell me everything about it."},
-                   [LANG_ZH] = {"有什么可说的？", "请把一切都说出来。"},
-                   [LANG_JA] = {"何でも話してください。", "すべて話してください。"},
-                   [LANG_DE] = {"Was gibt es zu sagen?", "Sag mir alles darüber."}}};
-    ty_buf text = ty_buf_make(1 << 14);
-    for (int i = 0; i < n; i++) {
-        if (i && (r->lang == LANG_EN || r->lang == LANG_DE)) ty_buf_puts(&text, " ");
-        state_one(&text, r->lang, c, s);
-    }
-    facts f = {.word = text.len ? text.data : ""};
-    ask_turn(r, c, false, &Q, "{word}", &f);
-    if (text.failed != TY_OK) r->answer[r->n_turn - 1].failed = text.failed;
-    ty_buf_clear(&text);
-}
-
 bool ask_fits(const scene *s, ask_what what, int g) {
     switch (what) {
     case ASK_DESCRIBE: return g == 0 && s->n_group > 0 && !s->sign[0];
     case ASK_COUNT:
     case ASK_COLOUR: return g < s->n_group;
     case ASK_WHERE:
-    case ASK_FOLLOW_WHERE: return g < s->n_group && group_place(s, g) != PLACE_COUNT;
+    case ASK_FOLLOW_WHERE: return g < s->n_group && ask_group_place(s, g) != PLACE_COUNT;
     case ASK_WHAT_THERE:
     case ASK_FOLLOW_COLOUR: return g < s->n_group && !s->sign[0] && all_apart(s);
     case ASK_READ:
@@ -382,7 +342,7 @@ int ask_turns(ask_what what) {
 
 void ask(record *r, chance *c, const scene *s, ask_what what, int g, bool held_out) {
     facts f = ask_facts(s, g);
-    if (g < s->n_group) f.where = group_place(s, g);
+    if (g < s->n_group) f.where = ask_group_place(s, g);
     switch (what) {
     case ASK_DESCRIBE: describe(r, c, s, held_out); break;
     case ASK_COUNT: count(r, c, &f, held_out); break;

@@ -17,6 +17,7 @@
 #include "training/owlet/photo.h"
 #include "training/owlet/quiz.h"
 #include "training/owlet/talk.h"
+#include "training/owlet/tell.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -78,7 +79,9 @@ static ty_status make(record *r, chance *c, int side, purpose why, ty_err *err) 
     ability what = some_ability(c, why);
     ty_status st = TY_OK;
     record_init(r, what, some_language(c));
-    if (what == ABILITY_TEXT)
+    if (why == FOR_TEXTS && chance_is(c, 0.35))
+        tell_drill(r, c);
+    else if (what == ABILITY_TEXT)
         talk_make(r, c, exam, exam ? 1 : turns / 2);
     else
         st = quiz_make(r, c, &(quiz_options){.side = side, .held_out = exam, .turns = turns}, err);

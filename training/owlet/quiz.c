@@ -8,6 +8,7 @@
 #include "training/owlet/ask.h"
 #include "training/owlet/ask_paper.h"
 #include "training/owlet/photo.h"
+#include "training/owlet/tell.h"
 
 #include <stdio.h>
 
@@ -23,18 +24,12 @@ static ty_status add_paper(record *r, const paper *p, const quiz_options *o, ty_
     return o->side ? photo_paper(p, o->side, &r->jpeg[i], &r->jpeg_size[i], err) : TY_OK;
 }
 
-/* The scene in words, in English: places too, where they are clear. */
 static void see(record *r, const scene *s) {
+    place where[SCENE_GROUPS_MAX];
     if (r->seen.len) ty_buf_puts(&r->seen, "; then ");
-    for (int i = 0; i < s->n_group; i++) {
-        facts f = {.one = s->group[i], .where = PLACE_COUNT};
-        for (int k = 0; k < s->n_object; k++)
-            if (s->object[k].group == i && s->group[i].count == 1)
-                f.where = scene_place(&s->object[k]);
-        if (i) ty_buf_puts(&r->seen, ", ");
-        say(&r->seen, LANG_EN, f.where == PLACE_COUNT ? "{nck}" : "{nck} {place}", &f);
-    }
-    if (s->sign[0]) ty_buf_printf(&r->seen, "%sa sign: %s", s->n_group ? ", " : "", s->sign);
+    for (int g = 0; g < s->n_group; g++) where[g] = ask_group_place(s, g);
+    tell(&r->seen, s->group, where, s->n_group);
+    if (s->sign[0]) ty_buf_printf(&r->seen, "%ssign %s", s->n_group ? ", " : "", s->sign);
 }
 
 /* ---- more questions about the same scene ---- */
@@ -67,11 +62,6 @@ static void ask_more(record *r, chance *c, const scene *s, ask_what but, int but
 static ty_status quiz_scene(record *r, chance *c, const scene *s, ask_what what, int g,
                             const quiz_options *o, ty_err *err) {
     see(r, s);
-    if (!o->side && !o->held_out && s->n_group > 0 && !s->sign[0] && chance_is(c, 0.5)) {
-        ask_all(r, c, s,
-                chance_between(c, 8, 16)); /* texts alone: what must be looked up, densely */
-        return TY_OK;
-    }
     ask(r, c, s, what, g, o->held_out);
     if (o->turns > 1) ask_more(r, c, s, what, g, o->turns);
     return add_scene(r, s, o, err);

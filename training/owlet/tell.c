@@ -1,0 +1,119 @@
+/* tell.c - pictures in words, and drills on them. */
+#include "training/owlet/tell.h"
+
+#include "training/owlet/ask.h"
+
+void tell(ty_buf *b, const group *g, const place *where, int n) {
+    static const char *const PLACE[PLACE_COUNT] = {[PLACE_LEFT] = " left",
+                                                   [PLACE_RIGHT] = " right",
+                                                   [PLACE_TOP] = " top",
+                                                   [PLACE_BOTTOM] = " bottom",
+                                                   [PLACE_MIDDLE] = " middle"};
+    for (int i = 0; i < n; i++) {
+        facts f = {.one = g[i]};
+        say(b, LANG_EN, i ? ", {k} {colour} {n}" : "{k} {colour} {n}", &f);
+        if (where[i] != PLACE_COUNT) ty_buf_puts(b, PLACE[where[i]]);
+    }
+}
+
+/* ---- drills ---- */
+
+enum { GROUPS = 8 };
+
+typedef struct {
+    wording ask;
+    const char *pair, *sentence[LANG_COUNT]; /* NULL: in pairs alone */
+    bool places;                             /* only where each group has a place */
+} exercise;
+
+static const exercise EXERCISE[] = {
+    {.ask = {.about = {"all colours", "所有颜色", "すべての色", "alle Farben"},
+             .direct = {{"List the colours."},
+                        {"列出颜色。"},
+                        {"色を並べてください。"},
+                        {"Nenne die Farben."}}},
+     .pair = "{k}: {colour}",
+     .sentence = {"{The} {is} {colour}.", "{k}是{colour}的。", "{k}は{colour}です。",
+                  "{The} {is} {colour}."}},
+    {.ask = {.about = {"all things by colour", "各种颜色的东西", "色ごとのもの",
+                       "alle Dinge nach Farbe"},
+             .direct = {{"List what has which colour."},
+                        {"按颜色列出。"},
+                        {"色で並べてください。"},
+                        {"Nenne alles nach Farbe."}}},
+     .pair = "{colour}: {k}",
+     .sentence = {"Seen in {colour}: {nk}.", "{colour}的是{nk}。", "{ofcolour}ものは{nk}です。",
+                  "Zu sehen in {colour}: {nk}."}},
+    {.ask = {.about = {"all numbers", "所有数量", "すべての数", "alle Anzahlen"},
+             .direct = {{"List how many there are."},
+                        {"列出数量。"},
+                        {"数を並べてください。"},
+                        {"Nenne die Anzahlen."}}},
+     .pair = "{k}: {n}"},
+    {.ask = {.about = {"all places", "所有位置", "すべての場所", "alle Orte"},
+             .direct = {{"List the places."},
+                        {"列出位置。"},
+                        {"場所を並べてください。"},
+                        {"Nenne die Orte."}}},
+     .pair = "{k}: {place}",
+     .sentence = {"{The} is {place}.", "{k}在{place}。", "{k}は{place}です。",
+                  "{The} ist {place}."},
+     .places = true},
+    {.ask = {.about = {"all things by place", "各个位置的东西", "場所ごとのもの",
+                       "alle Dinge nach Ort"},
+             .direct = {{"List what is where."},
+                        {"按位置列出。"},
+                        {"場所で並べてください。"},
+                        {"Nenne alles nach Ort."}}},
+     .pair = "{place}: {k}",
+     .sentence = {"Seen {place}: {ck}.", "{place}是{ck}。", "{place}は{ck}です。",
+                  "Zu sehen {place}: {ck}."},
+     .places = true},
+};
+enum { EXERCISES = sizeof EXERCISE / sizeof *EXERCISE };
+
+static void do_exercise(record *r, chance *c, const exercise *e, const group *g, const place *where,
+                        int n) {
+    ty_buf text = ty_buf_make(1 << 14);
+    const char *form = e->sentence[r->lang] && chance_is(c, 0.5) ? e->sentence[r->lang] : NULL;
+    const char *gap = !form ? ", " : r->lang == LANG_EN || r->lang == LANG_DE ? " " : "";
+    int order[GROUPS];
+    for (int i = 0; i < n; i++) order[i] = i;
+    chance_shuffle(c, order, n);
+    for (int i = 0; i < n; i++) {
+        facts f = {.one = g[order[i]], .where = where[order[i]]};
+        if (i) ty_buf_puts(&text, gap);
+        say(&text, r->lang, form ? form : e->pair, &f);
+    }
+    facts f = {.word = text.len ? text.data : ""};
+    ask_turn(r, c, false, &e->ask, "{word}", &f);
+    if (text.failed != TY_OK) r->answer[r->n_turn - 1].failed = text.failed;
+    ty_buf_clear(&text);
+}
+
+void tell_drill(record *r, chance *c) {
+    int kinds[KIND_COUNT], colours[COLOUR_COUNT], order[EXERCISES];
+    bool placed = chance_is(c, 0.5);
+    int n = chance_between(c, 2, placed ? PLACE_COUNT : GROUPS);
+    group g[GROUPS];
+    place where[GROUPS];
+    int places[PLACE_COUNT];
+    for (int i = 0; i < KIND_COUNT; i++) kinds[i] = i;
+    for (int i = 0; i < COLOUR_COUNT; i++) colours[i] = i;
+    for (int i = 0; i < PLACE_COUNT; i++) places[i] = i;
+    for (int i = 0; i < EXERCISES; i++) order[i] = i;
+    chance_shuffle(c, kinds, KIND_COUNT);
+    chance_shuffle(c, colours, COLOUR_COUNT);
+    chance_shuffle(c, places, PLACE_COUNT);
+    chance_shuffle(c, order, EXERCISES);
+    for (int i = 0; i < n; i++) {
+        g[i] = (group){.what = (kind)kinds[i],
+                       .col = (colour)colours[i],
+                       .count = placed ? 1 : chance_between(c, 1, OWLET_COUNT_MAX)};
+        where[i] = placed ? (place)places[i] : PLACE_COUNT;
+    }
+    tell(&r->seen, g, where, n);
+    for (int i = 0; i < EXERCISES; i++)
+        if (placed || !EXERCISE[order[i]].places)
+            do_exercise(r, c, &EXERCISE[order[i]], g, where, n);
+}
