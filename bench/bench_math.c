@@ -171,24 +171,8 @@ static void bench_attention(bench *b, const char *group, int n_batch, int n_q, i
     enum { HEADS = 16, D = 64, C = HEADS * D };
     size_t rows = (size_t)n_batch * (size_t)n_kv;
     float *x = bench_floats(rows * 3 * C), *ctx = bench_floats(rows * C);
-    attention_run r = {.pool = b->pool,
-                       .a = {.q = x,
-                             .k = x + D,
-                             .v = x + 2 * D,
-                             .ldq = 3 * C,
-                             .ldk = 3 * C,
-                             .ldv = 3 * C,
-                             .hdq = 3 * D,
-                             .hdk = 3 * D,
-                             .hdv = 3 * D,
-                             .n_batch = n_batch,
-                             .n_q = n_q,
-                             .n_kv = n_kv,
-                             .n_head = HEADS,
-                             .d = D,
-                             .scale = 0.125f,
-                             .ctx = ctx,
-                             .ldo = C}};
+    attention_run r = {.pool = b->pool, .a = ty_attention_of_qkv(x, n_batch, n_kv, HEADS, D, ctx)};
+    r.a.n_q = n_q;
     char name[64];
     snprintf(name, sizeof name, "attention %d x %d on %d, 16 heads", n_batch, n_q, n_kv);
     bench_time best = bench_best_of(opt.quick ? 2 : REPEAT, run_attention, &r);

@@ -309,6 +309,7 @@ static void read_all(record *r, chance *c, const paper *p) {
     facts f = {.word = b.len ? b.data : ""};
     ask_field(r, c, &ALL, &f, false);
     record_expect(r, f.word);
+    if (b.failed != TY_OK) r->answer[r->n_turn - 1].failed = b.failed;
     r->guess = 0;
     ty_buf_clear(&b);
 }
@@ -324,8 +325,7 @@ void ask_paper(record *r, chance *c, const paper *p, bool held_out) {
 void ask_paper_all(record *r, chance *c, const paper *p, int turns) {
     enum { FIELDS_MAX = PAPER_LINES_MAX + 3 };
     int order[FIELDS_MAX], n = field_count(p) + 1; /* the last: all of it */
-    for (int i = 0; i < n; i++) order[i] = i;
-    chance_shuffle(c, order, n);
+    chance_order(c, order, n);
     for (int i = 0; i < n && i < turns; i++) {
         if (order[i] == n - 1)
             read_all(r, c, p);

@@ -38,3 +38,8 @@ void chance_shuffle(chance *c, int *x, int n) {
         x[j] = t;
     }
 }
+
+void chance_order(chance *c, int *x, int n) {
+    for (int i = 0; i < n; i++) x[i] = i;
+    chance_shuffle(c, x, n);
+}

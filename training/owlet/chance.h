@@ -26,5 +26,7 @@ double chance_real(chance *c, double a, double b);
 bool chance_is(chance *c, double p);
 /* Puts n numbers into a random order. */
 void chance_shuffle(chance *c, int *x, int n);
+/* x = 0 .. n - 1 in some order. */
+void chance_order(chance *c, int *x, int n);
 
 #endif

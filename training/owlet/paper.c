@@ -20,8 +20,7 @@ void paper_font(cairo_t *cr, int n, double size) {
 
 static void make_receipt(paper *p, chance *c) {
     int order[GOODS_COUNT];
-    for (int i = 0; i < GOODS_COUNT; i++) order[i] = i;
-    chance_shuffle(c, order, GOODS_COUNT);
+    chance_order(c, order, GOODS_COUNT);
     p->n = chance_between(c, 2, 3);
     for (int i = 0; i < p->n; i++) {
         p->label[i] = GOODS[order[i]];

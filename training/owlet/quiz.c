@@ -24,6 +24,7 @@ static ty_status add_paper(record *r, const paper *p, const quiz_options *o, ty_
     return o->side ? photo_paper(p, o->side, &r->jpeg[i], &r->jpeg_size[i], err) : TY_OK;
 }
 
+/* The scene in words, behind what was seen before. */
 static void see(record *r, const scene *s) {
     place where[SCENE_GROUPS_MAX];
     if (r->seen.len) ty_buf_puts(&r->seen, "; then ");
@@ -45,18 +46,16 @@ static void ask_more(record *r, chance *c, const scene *s, ask_what but, int but
     int order[ASK_COUNT_OF * SCENE_GROUPS_MAX], n = 0;
     for (int what = 0; what < ASK_COUNT_OF; what++)
         for (int g = 0; g < SCENE_GROUPS_MAX; g++)
-            if (ask_fits(s, (ask_what)what, g) && !((ask_what)what == but && g == but_group)) {
-                order[n] = n;
+            if (ask_fits(s, (ask_what)what, g) && !((ask_what)what == but && g == but_group))
                 list[n++] = (question){(ask_what)what, g};
-            }
-    chance_shuffle(c, order, n);
-    bool tell = but != ASK_DESCRIBE && ask_fits(s, ASK_DESCRIBE, 0) && chance_is(c, 0.6);
+    chance_order(c, order, n);
+    bool describe_last = but != ASK_DESCRIBE && ask_fits(s, ASK_DESCRIBE, 0) && chance_is(c, 0.6);
     for (int i = 0; i < n; i++) {
         const question *q = &list[order[i]];
-        if (q->what != ASK_DESCRIBE && r->n_turn + ask_turns(q->what) + tell <= turns)
+        if (q->what != ASK_DESCRIBE && r->n_turn + ask_turns(q->what) + describe_last <= turns)
             ask(r, c, s, q->what, q->group, false);
     }
-    if (tell && r->n_turn < turns) ask(r, c, s, ASK_DESCRIBE, 0, false);
+    if (describe_last && r->n_turn < turns) ask(r, c, s, ASK_DESCRIBE, 0, false);
 }
 
 static ty_status quiz_scene(record *r, chance *c, const scene *s, ask_what what, int g,

@@ -57,7 +57,7 @@ void record_expect_colour(record *r, colour c);
 ty_status record_check(const record *r, ty_err *err);
 
 /* JSON lines, without the line's end.  name(i) of picture i is "PREFIX-i.jpg".
- * train: the reference's v1 JSONL; train_v2: an element of its v2 array; exam: ours (docs/training.md),
+ * train: the reference's v1 JSONL; train_v2: an element of its v2 array; exam: ours (README.md),
  * with a NULL prefix the pictures in words. */
 void record_train_v1(const record *r, const char *prefix, ty_buf *out);
 void record_train_v2(const record *r, const char *prefix, const char *id, ty_buf *out);

@@ -94,10 +94,10 @@ void scene_make(scene *s, chance *c, int n_group, int most) {
 void scene_make_places(scene *s, chance *c, int n_object) {
     static const double AT[PLACE_COUNT][2] = {
         {0.2, 0.5}, {0.8, 0.5}, {0.5, 0.19}, {0.5, 0.81}, {0.5, 0.5}};
-    int where[PLACE_COUNT] = {0, 1, 2, 3, 4};
+    int where[PLACE_COUNT];
     memset(s, 0, sizeof *s);
     surroundings(s, c);
-    chance_shuffle(c, where, PLACE_COUNT);
+    chance_order(c, where, PLACE_COUNT);
     for (int i = 0; i < n_object; i++) {
         double r = chance_real(c, 0.11, 0.145);
         some_group(s, c, 1);

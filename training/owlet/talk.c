@@ -109,16 +109,11 @@ static void opposite(record *r, chance *c, bool held_out) {
                          "Das Gegenteil von {word} ist was?"},
         }};
     int i = chance_below(c, (int)(sizeof PAIR / sizeof *PAIR)), side = chance_below(c, 2);
-    char answer[256];
     const char *want = PAIR[i][!side][r->lang];
-    snprintf(answer, sizeof answer,
-             r->lang == LANG_EN   ? "The opposite is %s."
-             : r->lang == LANG_ZH ? "反义词是%s。"
-             : r->lang == LANG_JA ? "反対は%sです。"
-                                  : "Das Gegenteil ist %s.",
-             want);
-    facts f = {.word = PAIR[i][side][r->lang]};
-    ask_turn(r, c, held_out, &Q, answer, &f);
+    static by_language A = {"The opposite is {answer}.", "反义词是{answer}。",
+                            "反対は{answer}です。", "Das Gegenteil ist {answer}."};
+    facts f = {.word = PAIR[i][side][r->lang], .answer = want};
+    ask_turn(r, c, held_out, &Q, A[r->lang], &f);
     record_expect(r, want);
     r->guess = 1.0 / 24;
 }

@@ -78,8 +78,7 @@ static void do_exercise(record *r, chance *c, const exercise *e, const group *g,
     const char *form = e->sentence[r->lang] && chance_is(c, 0.5) ? e->sentence[r->lang] : NULL;
     const char *gap = !form ? ", " : r->lang == LANG_EN || r->lang == LANG_DE ? " " : "";
     int order[GROUPS];
-    for (int i = 0; i < n; i++) order[i] = i;
-    chance_shuffle(c, order, n);
+    chance_order(c, order, n);
     for (int i = 0; i < n; i++) {
         facts f = {.one = g[order[i]], .where = where[order[i]]};
         if (i) ty_buf_puts(&text, gap);
@@ -92,20 +91,15 @@ static void do_exercise(record *r, chance *c, const exercise *e, const group *g,
 }
 
 void tell_drill(record *r, chance *c) {
-    int kinds[KIND_COUNT], colours[COLOUR_COUNT], order[EXERCISES];
+    int kinds[KIND_COUNT], colours[COLOUR_COUNT], places[PLACE_COUNT], order[EXERCISES];
     bool placed = chance_is(c, 0.5);
     int n = chance_between(c, 2, placed ? PLACE_COUNT : GROUPS);
     group g[GROUPS];
     place where[GROUPS];
-    int places[PLACE_COUNT];
-    for (int i = 0; i < KIND_COUNT; i++) kinds[i] = i;
-    for (int i = 0; i < COLOUR_COUNT; i++) colours[i] = i;
-    for (int i = 0; i < PLACE_COUNT; i++) places[i] = i;
-    for (int i = 0; i < EXERCISES; i++) order[i] = i;
-    chance_shuffle(c, kinds, KIND_COUNT);
-    chance_shuffle(c, colours, COLOUR_COUNT);
-    chance_shuffle(c, places, PLACE_COUNT);
-    chance_shuffle(c, order, EXERCISES);
+    chance_order(c, kinds, KIND_COUNT);
+    chance_order(c, colours, COLOUR_COUNT);
+    chance_order(c, places, PLACE_COUNT);
+    chance_order(c, order, EXERCISES);
     for (int i = 0; i < n; i++) {
         g[i] = (group){.what = (kind)kinds[i],
                        .col = (colour)colours[i],
