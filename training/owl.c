@@ -140,6 +140,17 @@ static owl_linear linear(reader *r, const char *name, int64_t out, int64_t in, b
     return l;
 }
 
+/* A layer that adds to the residual stream.  New weights begin smaller, the more layers there are, so that the stream does
+ * not grow with depth (Radford et al. 2019, section 2.3). */
+static owl_linear linear_to_stream(reader *r, const char *name, int64_t out, int64_t in, bool bias,
+                                   int n_layer) {
+    float spread = r->src.spread;
+    r->src.spread /= sqrtf(2.0f * (float)n_layer);
+    owl_linear l = linear(r, name, out, in, bias);
+    r->src.spread = spread;
+    return l;
+}
+
 static owl_norm norm(reader *r, const char *name, int64_t n, bool bias, float eps) {
     char full[PARAM_NAME];
     owl_norm l = {.eps = eps};
@@ -175,6 +186,7 @@ static void read_vit_dims(reader *r) {
     d->n_head = whole(r, c, "num_attention_heads", 16, 4096);
     d->image_size = whole(r, c, "image_size", 224, 16384);
     d->eps = positive(r, c, "layer_norm_eps", 1e-6);
+    r->src.spread = positive(r, c, "initializer_range", 0.02);
     check_heads(r, "the ViT", d->width, d->n_head);
 }
 
@@ -186,10 +198,10 @@ static void read_vit_layer(reader *r, int i) {
     snprintf(at, sizeof at, "%sencoder.layers.%d", PREFIX[r->m->version].vit, i);
     l->before_attention = norm(r, name_of(n, "%s.input_layernorm", at), c, true, d->eps);
     l->qkv = linear(r, name_of(n, "%s.self_attn.query_key_value", at), 3 * c, c, true);
-    l->dense = linear(r, name_of(n, "%s.self_attn.dense", at), c, c, true);
+    l->dense = linear_to_stream(r, name_of(n, "%s.self_attn.dense", at), c, c, true, d->n_layer);
     l->before_mlp = norm(r, name_of(n, "%s.post_attention_layernorm", at), c, true, d->eps);
     l->fc1 = linear(r, name_of(n, "%s.mlp.fc1", at), f, c, true);
-    l->fc2 = linear(r, name_of(n, "%s.mlp.fc2", at), c, f, true);
+    l->fc2 = linear_to_stream(r, name_of(n, "%s.mlp.fc2", at), c, f, true, d->n_layer);
 }
 
 static void read_vit(reader *r) {
@@ -221,6 +233,7 @@ static void read_abstractor_dims(reader *r) {
     const char *query = PREFIX[r->m->version].query;
     const json_t *count = r->m->version == 2 ? c : r->config,
                  *out = section(r, "text_config", NULL);
+    r->src.spread = positive(r, c, "initializer_range", 0.02);
     d->n_query =
         size_of(r, count, r->m->version == 2 ? "num_learnable_queries" : "num_query_tokens", 64,
                 query, 3, 1);
@@ -362,6 +375,7 @@ static void read_llm_dims(reader *r) {
     d->n_ctx = whole(r, c, "max_position_embeddings", 2048, 1 << 20);
     d->eps = positive(r, c, "rms_norm_eps", 1e-6);
     d->rope_base = positive(r, c, "rope_theta", 10000);
+    r->src.spread = positive(r, c, "initializer_range", 0.02);
     r->m->padding_id = padding_id(r, c);
     check_llm(r, c);
     if (r->st == TY_OK && r->m->version && r->m->abstractor.n_out != d->width)
@@ -387,10 +401,10 @@ static void read_llm_layer(reader *r, int i) {
             norm(r, name_of(n, "%s.post_attention_layernorm%s", at, way), c, false, d->eps);
     }
     l->q = linear(r, name_of(n, "%s.self_attn.q_proj", at), c, c, false);
-    l->o = linear(r, name_of(n, "%s.self_attn.o_proj", at), c, c, false);
+    l->o = linear_to_stream(r, name_of(n, "%s.self_attn.o_proj", at), c, c, false, d->n_layer);
     l->gate = linear(r, name_of(n, "%s.mlp.gate_proj", at), f, c, false);
     l->up = linear(r, name_of(n, "%s.mlp.up_proj", at), f, c, false);
-    l->down = linear(r, name_of(n, "%s.mlp.down_proj", at), c, f, false);
+    l->down = linear_to_stream(r, name_of(n, "%s.mlp.down_proj", at), c, f, false, d->n_layer);
 }
 
 /* As Hugging Face computes them, in f32 (services/decoder/llama.c does the same). */
@@ -423,8 +437,13 @@ static void read_llm(reader *r) {
     read_llm_dims(r);
     r->m->llm_layer = calloc((size_t)d->n_layer, sizeof *r->m->llm_layer);
     if (r->st == TY_OK && !r->m->llm_layer) r->st = ty_fail(r->err, TY_ENOMEM, "no memory");
+    /* New embeddings begin at deviation 1.  Much smaller ones drown in what the first layers add, and a new model then never
+     * learns to look a thing up by its name among several: docs/training.md. */
+    float spread = r->src.spread;
+    r->src.spread = 1;
     r->m->embed = tensor(r, name_of(n, "%smodel.embed_tokens.weight", at), 2,
                          (int64_t[]){d->n_vocab, d->width}, false);
+    r->src.spread = spread;
     for (int i = 0; i < d->n_layer && r->st == TY_OK; i++) read_llm_layer(r, i);
     r->m->final_norm = norm(r, name_of(n, "%smodel.norm", at), d->width, false, d->eps);
     name_of(n, "%slm_head.weight", at);
@@ -459,7 +478,8 @@ ty_status owl_open(owl **out, const char *dir, bool (*trains)(void *ctx, const c
     *out = NULL;
     ty_status st = ty_checkpoint_open(&checkpoint, dir, err);
     if (st != TY_OK) return st;
-    param_source src = {checkpoint, 0, trains, ctx, frozen_type};
+    param_source src = {
+        .checkpoint = checkpoint, .trains = trains, .ctx = ctx, .frozen_type = frozen_type};
     st = read_all(out, dir, &src, err);
     ty_checkpoint_close(&checkpoint);
     return st;
@@ -467,7 +487,7 @@ ty_status owl_open(owl **out, const char *dir, bool (*trains)(void *ctx, const c
 
 ty_status owl_new(owl **out, const char *dir, bool (*trains)(void *ctx, const char *name),
                   void *ctx, int frozen_type, uint64_t seed, ty_err *err) {
-    param_source src = {NULL, seed, trains, ctx, frozen_type};
+    param_source src = {.seed = seed, .trains = trains, .ctx = ctx, .frozen_type = frozen_type};
     return read_all(out, dir, &src, err);
 }
 

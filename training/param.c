@@ -91,9 +91,9 @@ static bool ends_with(const char *s, const char *end) {
 /* Frozen weights that are new are for measuring alone: a pattern of this many numbers, again and again. */
 enum { PATTERN = 1 << 18 };
 
-static void fill_pattern(float *x, int64_t n, uint64_t seed, uint64_t stream) {
+static void fill_pattern(float *x, int64_t n, const param_source *src, uint64_t stream) {
     int64_t first = n < PATTERN ? n : PATTERN;
-    random_normal(seed, stream, 0.02, first, x);
+    random_normal(src->seed, stream, src->spread, first, x);
     for (int64_t i = first; i < n; i++) x[i] = x[i - first];
 }
 
@@ -109,7 +109,7 @@ static ty_status fill_new(param *p, const param_source *src, uint64_t stream, ty
             free(x);
             return no_memory(p->name, err);
         }
-        fill_pattern(x, (int64_t)(PATTERN + cols), src->seed, stream);
+        fill_pattern(x, (int64_t)(PATTERN + cols), src, stream);
         for (size_t r = 0; r < rows; r++)
             ty_dtype_from_f32(p->type, x + r * 32 * 97 % PATTERN, cols,
                               (uint8_t *)p->data + r * row);
@@ -119,9 +119,9 @@ static ty_status fill_new(param *p, const param_source *src, uint64_t stream, ty
     float *x = p->data = p->value = bytes_of((size_t)p->count * sizeof(float));
     if (!x) return no_memory(p->name, err);
     if (p->n_dim > 1 && p->train)
-        random_normal(src->seed, stream, 0.02, p->count, x);
+        random_normal(src->seed, stream, src->spread, p->count, x);
     else if (p->n_dim > 1)
-        fill_pattern(x, p->count, src->seed, stream);
+        fill_pattern(x, p->count, src, stream);
     else
         for (int64_t i = 0; i < p->count; i++) x[i] = ends_with(p->name, ".bias") ? 0 : 1;
     return TY_OK;

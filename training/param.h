@@ -43,9 +43,9 @@ typedef struct {
 
 /* What the parameters are read from, and how. */
 typedef struct {
-    const ty_checkpoint
-        *checkpoint; /* NULL: new weights, normal with deviation 0.02; norms 1, biases 0 */
-    uint64_t seed;   /* of new weights */
+    const ty_checkpoint *checkpoint; /* NULL: new weights, normal; norms 1, biases 0 */
+    uint64_t seed;                   /* of new weights */
+    float spread;                    /* their deviation: the configuration's initializer_range */
     bool (*trains)(void *ctx, const char *name); /* NULL: nothing */
     void *ctx;
     int frozen_type; /* of frozen matrices: a ty_dtype, or -1 to keep them as stored */

@@ -1,6 +1,8 @@
 /* lexicon.c - the words. */
 #include "training/owlet/lexicon.h"
 
+#include <string.h>
+
 static const noun NOUN[KIND_COUNT] = {
     [KIND_BALL] = {"ball", "balls", "Ball", "Bälle", 'm', "球", "个", "ボール", "つ"},
     [KIND_BOX] = {"box", "boxes", "Kiste", "Kisten", 'f', "箱子", "个", "箱", "つ"},
@@ -102,6 +104,24 @@ const char *lexicon_place(place p, language l) {
 
 const char *lexicon_number(int n, language l) {
     return NUMBER[n][l];
+}
+
+static size_t longer(size_t best, const char *text, const char *word) {
+    size_t n = strlen(word);
+    return n > best && strncmp(text, word, n) == 0 ? n : best;
+}
+
+size_t lexicon_word_at(const char *text) {
+    size_t n = longer(0, text, "两");
+    if ((unsigned char)*text < 0x80) return 0;
+    for (int k = 0; k < KIND_COUNT; k++) n = longer(longer(n, text, NOUN[k].zh), text, NOUN[k].ja);
+    for (int c = 0; c < COLOUR_COUNT; c++)
+        n = longer(longer(longer(n, text, SHADE[c].zh), text, SHADE[c].ja_of), text,
+                   SHADE[c].ja_is);
+    for (int p = 0; p < PLACE_COUNT; p++)
+        n = longer(longer(n, text, PLACE[p][LANG_ZH]), text, PLACE[p][LANG_JA]);
+    for (int i = 0; i <= 20; i++) n = longer(n, text, NUMBER[i][LANG_ZH]);
+    return n;
 }
 
 const char *lexicon_language(language l) {

@@ -5,6 +5,8 @@
 #ifndef OWLET_LEXICON_H
 #define OWLET_LEXICON_H
 
+#include <stddef.h>
+
 typedef enum { LANG_EN, LANG_ZH, LANG_JA, LANG_DE, LANG_COUNT } language;
 
 typedef enum {
@@ -77,6 +79,8 @@ const shade *lexicon_shade(colour c);
 const char *lexicon_place(place p, language l);
 /* "three", "drei", "三", "3"; 0 to 20; Chinese counting says 两 for 2 in front of a measure word. */
 const char *lexicon_number(int n, language l);
+/* The length in bytes of the Chinese or Japanese word of this world that text begins with, the longest there is; 0: none. */
+size_t lexicon_word_at(const char *text);
 const char *lexicon_language(language l); /* "en" "zh" "ja" "de" */
 
 /* Short words for signs, labels and papers (Latin letters); n is taken modulo lexicon_sign_count. */

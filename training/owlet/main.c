@@ -2,7 +2,8 @@
  * owlet-data - everything that the owlet learns from and is examined on, from one seed:
  *
  *   OUT/corpus.jsonl     texts for the LLM's pre-training: the questions with their pictures told in words
- *   OUT/words.txt        the same as plain lines: for the tokenizer (spm_train)
+ *   OUT/drills.jsonl     easier ones to begin with: one thing to look up among several, again and again (tell.h)
+ *   OUT/words.txt        the texts as plain lines for the tokenizer (spm_train), Chinese and Japanese words kept apart
  *   OUT/train.jsonl      samples with pictures, the reference's v1 format;  OUT/train-v2.json its v2 format
  *   OUT/pictures/        their JPEGs
  *   OUT/exam.jsonl       held-out questions: pictures of another seed, wordings never trained on;  OUT/exam/ their JPEGs
@@ -27,7 +28,7 @@
 
 static struct {
     const char *out;
-    int seed, train, exam, corpus, side, turns;
+    int seed, train, exam, corpus, drills, side, turns;
 } opt;
 
 static const ty_option table[] = {
@@ -35,6 +36,7 @@ static const ty_option table[] = {
     TY_OPT_INT("seed", NULL, opt.seed, 1, 0, 1 << 30,
                "of the training data; the exam's is seed + 1"),
     TY_OPT_INT("corpus", NULL, opt.corpus, 20000, 0, 100000000, "texts for pre-training"),
+    TY_OPT_INT("drills", NULL, opt.drills, 2000, 0, 100000000, "texts to begin pre-training with"),
     TY_OPT_INT("train", NULL, opt.train, 10000, 0, 100000000,
                "samples with pictures (a tenth has none)"),
     TY_OPT_INT("exam", NULL, opt.exam, 1000, 0, 1000000, "held-out questions"),
@@ -45,7 +47,7 @@ static const ty_option table[] = {
 };
 
 /* The streams of dice: no record of one shares any with a record of another. */
-enum { STREAM_TRAIN = 0, STREAM_CORPUS = 1 };
+enum { STREAM_TRAIN = 0, STREAM_CORPUS = 1, STREAM_DRILLS = 2 };
 
 static uint64_t stream(uint64_t seed, int which) {
     return seed * 16 + (uint64_t)which;
@@ -63,7 +65,7 @@ typedef enum { FOR_EXAM, FOR_PICTURES, FOR_TEXTS } purpose;
 static ability some_ability(chance *c, purpose why) {
     static const int WEIGHT[][ABILITY_COUNT_OF] = {
         [FOR_EXAM] = {1, 1, 1, 1, 1, 1, 1, 1, 1},
-        [FOR_PICTURES] = {8, 12, 6, 10, 24, 28, 18, 10, 10},
+        [FOR_PICTURES] = {14, 14, 10, 14, 16, 14, 14, 12, 10},
         [FOR_TEXTS] = {12, 14, 14, 14, 6, 18, 16, 14, 36},
     };
     int sum = 0;
@@ -80,7 +82,7 @@ static ty_status make(record *r, chance *c, int side, purpose why, ty_err *err) 
     ty_status st = TY_OK;
     record_init(r, what, some_language(c));
     if (why == FOR_TEXTS && chance_is(c, 0.35))
-        tell_drill(r, c);
+        tell_drill(r, c, false);
     else if (what == ABILITY_TEXT)
         talk_make(r, c, exam, exam ? 1 : turns / 2);
     else
@@ -129,6 +131,46 @@ static void progress(const char *what, int i, int n) {
 
 /* ---- the files ---- */
 
+/* Nothing marks words in Chinese and Japanese, so the tokenizer would learn whole phrases as one piece, in which a colour
+ * is another piece in each phrase.  A Latin letter on both sides of a word of this world keeps it apart: no piece has
+ * letters of two scripts. */
+static void put_words(const ty_buf *text, ty_buf *out) {
+    const char *p = text->data ? text->data : "";
+    while (*p) {
+        size_t n = lexicon_word_at(p);
+        if (n) ty_buf_puts(out, "x");
+        ty_buf_append(out, p, n ? n : 1);
+        if (n) ty_buf_puts(out, "x");
+        p += n ? n : 1;
+    }
+}
+
+static ty_status write_drills(ty_err *err) {
+    ty_outfile lines = {.fd = -1};
+    ty_buf text = ty_buf_make(1 << 20), line = ty_buf_make(1 << 20);
+    ty_status st = open_in(&lines, "drills.jsonl", err);
+    for (int i = 0; i < opt.drills && st == TY_OK; i++) {
+        record r;
+        chance c = chance_make(stream((uint64_t)opt.seed, STREAM_DRILLS), (uint64_t)i);
+        record_init(&r, ABILITY_DESCRIBE, chance_is(&c, 0.5) ? LANG_EN : some_language(&c));
+        tell_drill(&r, &c, chance_is(&c, 0.5));
+        st = record_check(&r, err);
+        if (st == TY_OK) {
+            record_corpus(&r, false, &text);
+            record_text_line(&text, &line);
+            st = put(&lines, &line, err);
+        }
+        ty_buf_reset(&text);
+        record_clear(&r);
+        progress("drills", i + 1, opt.drills);
+    }
+    if (st == TY_OK) st = ty_outfile_commit(&lines, err);
+    ty_outfile_abandon(&lines);
+    ty_buf_clear(&text);
+    ty_buf_clear(&line);
+    return st;
+}
+
 static ty_status write_corpus(ty_err *err) {
     ty_outfile lines = {.fd = -1}, words = {.fd = -1};
     ty_buf text = ty_buf_make(1 << 20), line = ty_buf_make(1 << 20);
@@ -143,7 +185,11 @@ static ty_status write_corpus(ty_err *err) {
             record_text_line(&text, &line);
             st = put(&lines, &line, err);
         }
-        if (st == TY_OK) st = put(&words, &text, err);
+        if (st == TY_OK) {
+            put_words(&text, &line);
+            st = put(&words, &line, err);
+        }
+        ty_buf_reset(&text);
         record_clear(&r);
         progress("corpus", i + 1, opt.corpus);
     }
@@ -245,6 +291,7 @@ int main(int argc, char **argv) {
     }
     ty_err err = {0};
     ty_status st = folder("", &err);
+    if (st == TY_OK && opt.drills) st = write_drills(&err);
     if (st == TY_OK && opt.corpus) st = write_corpus(&err);
     if (st == TY_OK && opt.train) st = write_training(&err);
     if (st == TY_OK && opt.exam) st = write_exam(&err);

@@ -18,15 +18,26 @@ void tell(ty_buf *b, const group *g, const place *where, int n) {
 
 /* ---- drills ---- */
 
-enum { GROUPS = 8 };
+enum { GROUPS = 8, AGAIN = 10 };
 
 typedef struct {
     wording ask;
     const char *pair, *sentence[LANG_COUNT]; /* NULL: in pairs alone */
     bool places;                             /* only where each group has a place */
+    bool again; /* what is asked comes in any order, and again and again */
 } exercise;
 
+/* The first comes first.  "hat grey" has the colour right behind the thing, as the picture in words has it, which is the
+ * easiest to learn; all others are learnt once that one is.  Where the list goes on at random, again and again, nothing can
+ * be had by leaving out what was said before. */
 static const exercise EXERCISE[] = {
+    {.ask = {.about = {"things with their colours", "东西和颜色", "ものと色", "Dinge mit Farbe"},
+             .direct = {{"Name things with their colours."},
+                        {"说出东西和颜色。"},
+                        {"ものと色を挙げてください。"},
+                        {"Nenne Dinge mit Farbe."}}},
+     .pair = "{k} {colour}",
+     .again = true},
     {.ask = {.about = {"all colours", "所有颜色", "すべての色", "alle Farben"},
              .direct = {{"List the colours."},
                         {"列出颜色。"},
@@ -44,6 +55,13 @@ static const exercise EXERCISE[] = {
      .pair = "{colour}: {k}",
      .sentence = {"Seen in {colour}: {nk}.", "{colour}的是{nk}。", "{ofcolour}ものは{nk}です。",
                   "Zu sehen in {colour}: {nk}."}},
+    {.ask = {.about = {"all in another order", "换个顺序的全部", "別の順番のすべて",
+                       "alles in anderer Reihenfolge"},
+             .direct = {{"List all in another order."},
+                        {"换个顺序列出。"},
+                        {"別の順番で並べてください。"},
+                        {"Nenne alles in anderer Reihenfolge."}}},
+     .pair = "{k} {colour} {n}"},
     {.ask = {.about = {"all numbers", "所有数量", "すべての数", "alle Anzahlen"},
              .direct = {{"List how many there are."},
                         {"列出数量。"},
@@ -77,9 +95,10 @@ static void do_exercise(record *r, chance *c, const exercise *e, const group *g,
     ty_buf text = ty_buf_make(1 << 14);
     const char *form = e->sentence[r->lang] && chance_is(c, 0.5) ? e->sentence[r->lang] : NULL;
     const char *gap = !form ? ", " : r->lang == LANG_EN || r->lang == LANG_DE ? " " : "";
-    int order[GROUPS];
+    int order[AGAIN];
     chance_order(c, order, n);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < AGAIN && e->again; i++) order[i] = chance_below(c, n);
+    for (int i = 0; i < (e->again ? AGAIN : n); i++) {
         facts f = {.one = g[order[i]], .where = where[order[i]]};
         if (i) ty_buf_puts(&text, gap);
         say(&text, r->lang, form ? form : e->pair, &f);
@@ -90,7 +109,7 @@ static void do_exercise(record *r, chance *c, const exercise *e, const group *g,
     ty_buf_clear(&text);
 }
 
-void tell_drill(record *r, chance *c) {
+void tell_drill(record *r, chance *c, bool easy) {
     int kinds[KIND_COUNT], colours[COLOUR_COUNT], places[PLACE_COUNT], order[EXERCISES];
     bool placed = chance_is(c, 0.5);
     int n = chance_between(c, 2, placed ? PLACE_COUNT : GROUPS);
@@ -99,7 +118,9 @@ void tell_drill(record *r, chance *c) {
     chance_order(c, kinds, KIND_COUNT);
     chance_order(c, colours, COLOUR_COUNT);
     chance_order(c, places, PLACE_COUNT);
-    chance_order(c, order, EXERCISES);
+    order[0] = 0;
+    chance_order(c, order + 1, EXERCISES - 1);
+    for (int i = 1; i < EXERCISES; i++) order[i]++;
     for (int i = 0; i < n; i++) {
         g[i] = (group){.what = (kind)kinds[i],
                        .col = (colour)colours[i],
@@ -107,7 +128,8 @@ void tell_drill(record *r, chance *c) {
         where[i] = placed ? (place)places[i] : PLACE_COUNT;
     }
     tell(&r->seen, g, where, n);
-    for (int i = 0; i < EXERCISES; i++)
+    if (easy) do_exercise(r, c, &EXERCISE[0], g, where, n);
+    for (int i = 0; i < (easy ? 1 : EXERCISES); i++)
         if (placed || !EXERCISE[order[i]].places)
             do_exercise(r, c, &EXERCISE[order[i]], g, where, n);
 }

@@ -13,6 +13,6 @@ void tell(ty_buf *b, const group *g, const place *where, int n);
 
 /* A text to learn just that from: up to eight groups, and in several turns all colours by kind, all kinds by
  * colour and so on, in pairs ("boat: yellow") or sentences. */
-void tell_drill(record *r, chance *c);
+void tell_drill(record *r, chance *c, bool easy);
 
 #endif
