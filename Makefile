@@ -124,17 +124,12 @@ include training/owlet/owlet.mk
 # Where it listens, and what it asks: make run PORT=8081 ASK="..." ASK_IMAGE=my.jpg
 HOST  ?= 127.0.0.1
 PORT  ?= 8080
-DEFAULT_MODEL := build/models/v1-micro
-DEFAULT_SRC   := tests/golden/v1-micro
-ASK       ?= What is in this picture?
-ASK_IMAGE ?= tests/golden/images/photo_47.jpg
+DEFAULT_MODEL := models/owlet
+ASK       ?= What colour are the hearts?
+ASK_IMAGE ?= models/owlet/example.jpg
 # "make run" uses the release programs, whatever MODE says.
-$(DEFAULT_MODEL)/pipeline.json: $(wildcard $(DEFAULT_SRC)/*) | build/bin/tyto
-	@rm -rf $(@D) && mkdir -p $(dir $(@D))
-	@build/bin/tyto import $(DEFAULT_SRC) $(@D)
 run: setup ## bring the default pipeline up, ask about a picture, serve until Ctrl-C (PORT=8080)
 	@$(MAKE) --no-print-directory -s MODE=release SAN= -j$$(nproc) all
-	@$(MAKE) --no-print-directory -s MODE=release SAN= $(DEFAULT_MODEL)/pipeline.json
 	@exec env ASK='$(subst ','\'',$(ASK))' ASK_IMAGE='$(ASK_IMAGE)' tools/run-demo $(DEFAULT_MODEL) $(HOST):$(PORT)
 .PHONY: run
 

@@ -9,7 +9,7 @@ UNITS   := $(wildcard orchestration/systemd/*.service)
 
 .PHONY: install uninstall test-deploy
 install: ## install programs, the default model, units and docs (PREFIX=/usr/local, DESTDIR=)
-	@$(MAKE) --no-print-directory -s MODE=release SAN= all $(DEFAULT_MODEL)/pipeline.json
+	@$(MAKE) --no-print-directory -s MODE=release SAN= all
 	@install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SHAREDIR)/models/$(notdir $(DEFAULT_MODEL)) $(DESTDIR)$(DOCDIR) \
 	    $(DESTDIR)$(UNITDIR)/tyto-.service.d $(DESTDIR)$(PREFIX)/lib/sysusers.d
 	@install -m 0755 $(patsubst $(OUT)/%,build/%,$(BINS)) $(DESTDIR)$(BINDIR)
