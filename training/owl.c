@@ -58,6 +58,11 @@ static float positive(reader *r, const json_t *o, const char *key, double absent
     return (float)v;
 }
 
+/* New weights of the part that c configures: from here on. */
+static void begin_with_spread(reader *r, const json_t *c) {
+    if (!r->src.checkpoint) r->src.spread = positive(r, c, "initializer_range", 0.02);
+}
+
 static void read_config(reader *r) {
     char path[4200], *text = NULL;
     size_t size;
@@ -186,7 +191,7 @@ static void read_vit_dims(reader *r) {
     d->n_head = whole(r, c, "num_attention_heads", 16, 4096);
     d->image_size = whole(r, c, "image_size", 224, 16384);
     d->eps = positive(r, c, "layer_norm_eps", 1e-6);
-    r->src.spread = positive(r, c, "initializer_range", 0.02);
+    begin_with_spread(r, c);
     check_heads(r, "the ViT", d->width, d->n_head);
 }
 
@@ -233,7 +238,7 @@ static void read_abstractor_dims(reader *r) {
     const char *query = PREFIX[r->m->version].query;
     const json_t *count = r->m->version == 2 ? c : r->config,
                  *out = section(r, "text_config", NULL);
-    r->src.spread = positive(r, c, "initializer_range", 0.02);
+    begin_with_spread(r, c);
     d->n_query =
         size_of(r, count, r->m->version == 2 ? "num_learnable_queries" : "num_query_tokens", 64,
                 query, 3, 1);
@@ -375,7 +380,7 @@ static void read_llm_dims(reader *r) {
     d->n_ctx = whole(r, c, "max_position_embeddings", 2048, 1 << 20);
     d->eps = positive(r, c, "rms_norm_eps", 1e-6);
     d->rope_base = positive(r, c, "rope_theta", 10000);
-    r->src.spread = positive(r, c, "initializer_range", 0.02);
+    begin_with_spread(r, c);
     r->m->padding_id = padding_id(r, c);
     check_llm(r, c);
     if (r->st == TY_OK && r->m->version && r->m->abstractor.n_out != d->width)

@@ -112,8 +112,8 @@ static size_t longer(size_t best, const char *text, const char *word) {
 }
 
 size_t lexicon_word_at(const char *text) {
-    size_t n = longer(0, text, "两");
     if ((unsigned char)*text < 0x80) return 0;
+    size_t n = longer(0, text, "两");
     for (int k = 0; k < KIND_COUNT; k++) n = longer(longer(n, text, NOUN[k].zh), text, NOUN[k].ja);
     for (int c = 0; c < COLOUR_COUNT; c++)
         n = longer(longer(longer(n, text, SHADE[c].zh), text, SHADE[c].ja_of), text,

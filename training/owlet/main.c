@@ -145,6 +145,15 @@ static void put_words(const ty_buf *text, ty_buf *out) {
     }
 }
 
+/* The record as a text of pre-training: kept in text, and a line of the file. */
+static ty_status put_text(ty_outfile *f, const record *r, bool with_preamble, ty_buf *text,
+                          ty_buf *line, ty_err *err) {
+    ty_buf_reset(text);
+    record_corpus(r, with_preamble, text);
+    record_text_line(text, line);
+    return put(f, line, err);
+}
+
 static ty_status write_drills(ty_err *err) {
     ty_outfile lines = {.fd = -1};
     ty_buf text = ty_buf_make(1 << 20), line = ty_buf_make(1 << 20);
@@ -155,12 +164,7 @@ static ty_status write_drills(ty_err *err) {
         record_init(&r, ABILITY_DESCRIBE, chance_is(&c, 0.5) ? LANG_EN : some_language(&c));
         tell_drill(&r, &c, chance_is(&c, 0.5));
         st = record_check(&r, err);
-        if (st == TY_OK) {
-            record_corpus(&r, false, &text);
-            record_text_line(&text, &line);
-            st = put(&lines, &line, err);
-        }
-        ty_buf_reset(&text);
+        if (st == TY_OK) st = put_text(&lines, &r, false, &text, &line, err);
         record_clear(&r);
         progress("drills", i + 1, opt.drills);
     }
@@ -180,16 +184,12 @@ static ty_status write_corpus(ty_err *err) {
         record r;
         chance c = chance_make(stream((uint64_t)opt.seed, STREAM_CORPUS), (uint64_t)i);
         st = make(&r, &c, 0, FOR_TEXTS, err);
-        if (st == TY_OK) {
-            record_corpus(&r, i % 4 == 0, &text); /* what never changes is soon learnt */
-            record_text_line(&text, &line);
-            st = put(&lines, &line, err);
-        }
+        /* The preamble now and then: what never changes is soon learnt. */
+        if (st == TY_OK) st = put_text(&lines, &r, i % 4 == 0, &text, &line, err);
         if (st == TY_OK) {
             put_words(&text, &line);
             st = put(&words, &line, err);
         }
-        ty_buf_reset(&text);
         record_clear(&r);
         progress("corpus", i + 1, opt.corpus);
     }

@@ -144,9 +144,17 @@ static void dump(json_t *o, ty_buf *out) {
     json_decref(o);
 }
 
+/* What the pictures show.  The space makes the first word the piece that it is everywhere else. */
+static void put_seen(const record *r, ty_buf *text) {
+    ty_buf_printf(text, "( %s)", r->seen.data);
+}
+
 static void prompt_text(const record *r, bool in_words, const char *preamble, ty_buf *text) {
     ty_buf_puts(text, preamble);
-    if (in_words && r->seen.len) ty_buf_printf(text, "\nHuman: ( %s)", r->seen.data);
+    if (in_words && r->seen.len) {
+        ty_buf_puts(text, "\nHuman: ");
+        put_seen(r, text);
+    }
     for (int i = 0; i < r->n_picture && !in_words; i++) ty_buf_puts(text, "\nHuman: <image>");
     for (int i = 0; i < r->n_turn; i++)
         ty_buf_printf(text, "\nHuman: %s\nAI: %s", r->question[i].data, r->answer[i].data);
@@ -193,7 +201,10 @@ void record_exam(const record *r, const char *prefix, const char *id, ty_buf *ou
     ty_buf text = ty_buf_make(1 << 16);
     for (int i = 0; i < r->n_turn; i++) {
         ty_buf_reset(&text);
-        if (!prefix && i == 0 && r->seen.len) ty_buf_printf(&text, "( %s)\nHuman: ", r->seen.data);
+        if (!prefix && i == 0 && r->seen.len) {
+            put_seen(r, &text);
+            ty_buf_puts(&text, "\nHuman: ");
+        }
         ty_buf_puts(&text, r->question[i].data);
         json_array_append_new(turns,
                               json_pack("{s:o, s:s}", "question", json_stringn(text.data, text.len),

@@ -27,17 +27,19 @@ typedef struct {
     bool again; /* what is asked comes in any order, and again and again */
 } exercise;
 
-/* The first comes first.  "hat grey" has the colour right behind the thing, as the picture in words has it, which is the
- * easiest to learn; all others are learnt once that one is.  Where the list goes on at random, again and again, nothing can
- * be had by leaving out what was said before. */
+/* Comes first: "hat grey" has the colour right behind the thing, as the picture in words has it, which is the easiest to
+ * learn; all others are learnt once this one is.  As the list goes on at random, again and again, nothing can be had by
+ * leaving out what was said before. */
+static const exercise FIRST = {
+    .ask = {.about = {"things with their colours", "东西和颜色", "ものと色", "Dinge mit Farbe"},
+            .direct = {{"Name things with their colours."},
+                       {"说出东西和颜色。"},
+                       {"ものと色を挙げてください。"},
+                       {"Nenne Dinge mit Farbe."}}},
+    .pair = "{k} {colour}",
+    .again = true};
+
 static const exercise EXERCISE[] = {
-    {.ask = {.about = {"things with their colours", "东西和颜色", "ものと色", "Dinge mit Farbe"},
-             .direct = {{"Name things with their colours."},
-                        {"说出东西和颜色。"},
-                        {"ものと色を挙げてください。"},
-                        {"Nenne Dinge mit Farbe."}}},
-     .pair = "{k} {colour}",
-     .again = true},
     {.ask = {.about = {"all colours", "所有颜色", "すべての色", "alle Farben"},
              .direct = {{"List the colours."},
                         {"列出颜色。"},
@@ -118,9 +120,7 @@ void tell_drill(record *r, chance *c, bool easy) {
     chance_order(c, kinds, KIND_COUNT);
     chance_order(c, colours, COLOUR_COUNT);
     chance_order(c, places, PLACE_COUNT);
-    order[0] = 0;
-    chance_order(c, order + 1, EXERCISES - 1);
-    for (int i = 1; i < EXERCISES; i++) order[i]++;
+    chance_order(c, order, EXERCISES);
     for (int i = 0; i < n; i++) {
         g[i] = (group){.what = (kind)kinds[i],
                        .col = (colour)colours[i],
@@ -128,8 +128,9 @@ void tell_drill(record *r, chance *c, bool easy) {
         where[i] = placed ? (place)places[i] : PLACE_COUNT;
     }
     tell(&r->seen, g, where, n);
-    if (easy) do_exercise(r, c, &EXERCISE[0], g, where, n);
-    for (int i = 0; i < (easy ? 1 : EXERCISES); i++)
+    do_exercise(r, c, &FIRST, g, where, n);
+    if (easy) do_exercise(r, c, &FIRST, g, where, n);
+    for (int i = 0; i < EXERCISES && !easy; i++)
         if (placed || !EXERCISE[order[i]].places)
             do_exercise(r, c, &EXERCISE[order[i]], g, where, n);
 }

@@ -12,7 +12,8 @@
 void tell(ty_buf *b, const group *g, const place *where, int n);
 
 /* A text to learn just that from: up to eight groups, and in several turns all colours by kind, all kinds by
- * colour and so on, in pairs ("boat: yellow") or sentences. */
+ * colour and so on, in pairs ("boat: yellow") or sentences.  easy: only what all others begin with, twice, things with
+ * their colours ("boat yellow") in any order and again and again. */
 void tell_drill(record *r, chance *c, bool easy);
 
 #endif
