@@ -108,7 +108,7 @@ static ty_status add_all(const owl *m, ty_safetensors_writer *w, ty_err *err) {
     ty_status st = TY_OK;
     for (int i = 0; i < m->params.n && st == TY_OK; i++) {
         const param *p = m->params.item[i];
-        if (!is_adapter(p))
+        if (!is_adapter(p) && !owl_is_head_of_cells(p))
             st = ty_safetensors_add(w, p->name, p->type, p->n_dim, p->shape, p->data, err);
     }
     return st;

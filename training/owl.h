@@ -51,6 +51,10 @@ typedef struct {
     ty_decoder_dims llm;
     param_set params;
 
+    owl_linear
+        cells; /* where the ViT learns alone: [n_cell_text * SAMPLE_CLASSES, C], no part of the checkpoint */
+    int n_cell_text; /* 0: no such head */
+
     param *cls, *position;
     owl_linear patch_embed; /* the convolution as [C, 3 p p] */
     owl_norm vit_pre, vit_post;
@@ -75,6 +79,10 @@ ty_status owl_open(owl **out, const char *dir, bool (*trains)(void *ctx, const c
 /* The same with new weights: DIR needs config.json alone, which then gives all sizes. */
 ty_status owl_new(owl **out, const char *dir, bool (*trains)(void *ctx, const char *name),
                   void *ctx, int frozen_type, uint64_t seed, ty_err *err);
+/* The head under which a ViT learns alone: `texts` things to say of each patch.  Before param_settle.  Fails: TY_ENOMEM. */
+ty_status owl_add_cells(owl *m, int texts, ty_err *err);
+int owl_patches(const owl *m); /* of a picture */
+bool owl_is_head_of_cells(const param *p);
 /* Calls fn for each linear layer of the language model with its checkpoint name without ".weight". */
 ty_status owl_each_linear(owl *m,
                           ty_status (*fn)(void *ctx, const char *name, owl_linear *l, ty_err *err),

@@ -39,6 +39,17 @@ static void reach_vision(const owl *m) {
         m->params.item[i]->touched = true;
 }
 
+/* The ViT alone. */
+static double run_cells(train_run *r, const owl *m, const owl_batch *b, float weight,
+                        bool backward) {
+    vit_pass vit = {0};
+    vit_forward(r, m, b->pixels, b->n_picture, &vit);
+    float *d = backward ? op_floats(r, vit.rows * m->vit.width) : NULL;
+    double loss = r->st == TY_OK ? vit_cells_loss(r, m, b, &vit, weight, d) : 0;
+    if (backward && r->st == TY_OK) vit_backward(r, m, &vit, d);
+    return loss;
+}
+
 static double run(train_run *r, const owl *m, const owl_batch *b, float weight, bool backward) {
     vit_pass vit = {0};
     abstractor_pass abstractor = {0};
@@ -70,7 +81,7 @@ ty_status pass_run(train_run *r, const owl *m, const owl_batch *b, float weight,
                    double *loss, ty_err *err) {
     r->st = TY_OK;
     ty_arena_reset(r->arena);
-    *loss = run(r, m, b, weight, backward);
+    *loss = (m->n_cell_text ? run_cells : run)(r, m, b, weight, backward);
     if (r->st != TY_OK && err) *err = r->err;
     return r->st;
 }

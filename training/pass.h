@@ -74,6 +74,10 @@ typedef struct {
 
 /* pixels [n, 3, S, S] */
 void vit_forward(train_run *r, const owl *m, const float *pixels, int n, vit_pass *p);
+/* The loss over cells (batch.h) of the head on features times weight, and its gradient: d [rows, C], NULL: the loss
+ * alone. */
+double vit_cells_loss(train_run *r, const owl *m, const owl_batch *b, const vit_pass *p,
+                      float weight, float *d);
 /* d [rows, C]: the gradient of features; overwritten. */
 void vit_backward(train_run *r, const owl *m, vit_pass *p, float *d);
 

@@ -5,6 +5,7 @@
 #include "common/math/nn.h"
 #include "training/grad.h"
 #include "training/pass.h"
+#include "training/sample.h"
 
 #include <string.h>
 
@@ -157,6 +158,38 @@ void vit_forward(train_run *r, const owl *m, const float *pixels, int n, vit_pas
     for (int i = 0; i < layers && r->st == TY_OK; i++)
         layer_forward(r, m, p, i, &p->kept[r->recompute ? 0 : i], p->x[i + 1]);
     if (r->st == TY_OK) op_norm(r, &m->vit_post, p->x[layers], p->rows, p->features);
+}
+
+double vit_cells_loss(train_run *r, const owl *m, const owl_batch *b, const vit_pass *p,
+                      float weight, float *d) {
+    int64_t c = m->vit.width, cells = owl_patches(m), patches = p->n * cells,
+            rows = patches * m->n_cell_text;
+    float *x = op_floats(r, patches * c), *logits = op_floats(r, rows * SAMPLE_CLASSES);
+    float *loss = op_floats(r, rows);
+    int32_t *target = ty_arena_array(r->arena, (size_t)rows, sizeof *target);
+    double sum = 0;
+    if (!target) op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for %d pictures", p->n));
+    if (r->st != TY_OK) return 0;
+    for (int b0 = 0; b0 < p->n; b0++) /* all rows but the class token's */
+        memcpy(x + b0 * cells * c, p->features + (b0 * (cells + 1) + 1) * c,
+               (size_t)(cells * c) * sizeof *x);
+    op_linear(r, &m->cells, x, patches, logits);
+    if (r->st != TY_OK) return 0;
+    for (int64_t i = 0; i < rows; i++) target[i] = b->target[i] < 0 ? 0 : b->target[i];
+    grad_cross_entropy(r->pool, logits, rows, SAMPLE_CLASSES, target, weight, loss);
+    for (int64_t i = 0; i < rows; i++) {
+        if (b->target[i] >= 0)
+            sum += (double)loss[i];
+        else
+            memset(logits + i * SAMPLE_CLASSES, 0, SAMPLE_CLASSES * sizeof *logits);
+    }
+    if (!d) return sum;
+    op_linear_back(r, &m->cells, x, logits, patches, x, false);
+    if (r->st != TY_OK) return 0;
+    memset(d, 0, (size_t)(p->rows * c) * sizeof *d);
+    for (int b0 = 0; b0 < p->n; b0++)
+        memcpy(d + (b0 * (cells + 1) + 1) * c, x + b0 * cells * c, (size_t)(cells * c) * sizeof *x);
+    return sum;
 }
 
 void vit_backward(train_run *r, const owl *m, vit_pass *p, float *d) {

@@ -13,6 +13,17 @@
 /* Where the released scripts have numbers, they are these (docs/training.md); the stages without a script have
  * numbers chosen here. */
 static const recipe RECIPES[] = {
+    {.name = "vit-cells",
+     .about = "a new ViT, before stage 1: what is where, from labelled cells of pictures",
+     .version = -1,
+     .trains = "(^|\\.)vision_model\\.",
+     .optimizer = {ADAMW_TORCH, 0.9, 0.98, 1e-6, 0.05},
+     .lr = 1e-3,
+     .clip = 1,
+     .schedule = SCHEDULE_COSINE,
+     .warmup_ratio = 0.04,
+     .batch = 32,
+     .cells = true},
     {.name = "v1-stage1",
      .about = "mPLUG-Owl stage 1: ViT and abstractor, LLM frozen",
      .version = 1,

@@ -23,6 +23,8 @@ typedef struct {
     double warmup_ratio; /* of all steps, when warmup_steps is 0 */
     int batch;           /* samples of an optimizer step */
     bool augment;        /* v1's random crop and mirror */
+    bool
+        cells; /* the ViT alone learns from labelled cells (sample.h), under a head that is thrown away */
 } recipe;
 
 /* NULL: no such recipe. */

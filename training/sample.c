@@ -227,7 +227,53 @@ static ty_status make(writer *w, const json_t *record) {
     return st == TY_OK ? put(w, ty_tokenizer_eos(t), true) : st;
 }
 
+/* ---- cells ---- */
+
+static ty_status put_cells(writer *w, const json_t *text) {
+    const char *s = json_string_value(text);
+    if (!s || strlen(s) != (size_t)w->rules->cells)
+        return ty_fail(w->err, TY_EFORMAT, "cells: want texts of %d letters, one for each patch",
+                       w->rules->cells);
+    for (; *s; s++) {
+        bool learnt = *s != '.';
+        if (learnt && (*s < '0' || *s >= '0' + SAMPLE_CLASSES))
+            return ty_fail(w->err, TY_EFORMAT, "cells: '%c' is neither '.' nor one of '0' to '%c'",
+                           *s, '0' + SAMPLE_CLASSES - 1);
+        if (ty_ids_push(&w->label, learnt ? *s - '0' : OWL_IGNORE) != TY_OK)
+            return ty_fail(w->err, TY_ENOMEM, "no memory for a sample");
+    }
+    return TY_OK;
+}
+
+static ty_status make_cells(writer *w, const json_t *list) {
+    size_t i;
+    const json_t *text;
+    ty_status st = TY_OK;
+    if (json_array_size(list) == 0)
+        return ty_fail(w->err, TY_EFORMAT, "no list \"cells\": is this data for a ViT alone?");
+    json_array_foreach(list, i, text) {
+        if (st == TY_OK) st = put_cells(w, text);
+    }
+    return st;
+}
+
+static ty_status sample_of_cells(sample *s, const sample_rules *rules, const json_t *record,
+                                 ty_err *err) {
+    writer w = {.rules = rules, .err = err};
+    memset(s, 0, sizeof *s);
+    ty_status st = make_cells(&w, json_object_get(record, "cells"));
+    if (st == TY_OK) st = add_pictures(s, json_object_get(record, "image"), err);
+    if (st == TY_OK && s->n_picture != 1)
+        st = ty_fail(err, TY_EFORMAT, "image: cells are of one picture, not of %d", s->n_picture);
+    s->label = w.label.id;
+    s->n = w.label.n;
+    for (int i = 0; i < s->n; i++) s->n_target += s->label[i] != OWL_IGNORE;
+    if (st != TY_OK) sample_clear(s);
+    return st;
+}
+
 ty_status sample_make(sample *s, const sample_rules *rules, const json_t *record, ty_err *err) {
+    if (rules->cells) return sample_of_cells(s, rules, record, err);
     writer w = {.rules = rules, .err = err};
     memset(s, 0, sizeof *s);
     ty_status st = make(&w, record);

@@ -5,6 +5,8 @@
  *   v1  {"image": [paths], "text": "...Human: <image>\nHuman: ...\nAI: ...", "task_type": "..."}, one a line
  *   v2  [{"id": "...", "image": "path", "conversations": [{"from": "human"|"gpt", "value": "..."}]}]
  *   text alone  {"text": "..."} for a plain LLaMA: every token is learnt
+ *   cells  {"image": "path", "cells": ["0000.1...", ...]} for a ViT alone: what is in each patch, row by row, a text for
+ *          each thing that can be said of one; letters '0' to 'o' are classes 0 to 63, '.' is not learnt
  */
 #ifndef TRAIN_SAMPLE_H
 #define TRAIN_SAMPLE_H
@@ -13,10 +15,11 @@
 
 #include <jansson.h>
 
-enum { SAMPLE_PICTURES = 16 };
+enum { SAMPLE_PICTURES = 16, SAMPLE_CLASSES = 64 };
 
 typedef struct {
-    int32_t *id, *label; /* [n]: OWL_IGNORE where nothing is learnt */
+    int32_t *id,
+        *label; /* [n]: OWL_IGNORE where nothing is learnt.  Of cells: no ids, labels text by text */
     int n, n_target;
     int n_picture;
     char *picture[SAMPLE_PICTURES]; /* paths as the record has them */
@@ -27,6 +30,7 @@ typedef struct {
     int version;     /* owl.h's */
     int visual_rows; /* Q + 1 */
     int max_length;  /* ids; longer samples are cut */
+    int cells;       /* patches of a picture, when the records have cells; else 0 */
 } sample_rules;
 
 /* Fails: TY_EFORMAT (says which field is wrong), TY_ENOMEM.  A sample with nothing to learn is no

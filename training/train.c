@@ -77,6 +77,16 @@ static ty_status open_model(trainer *t, ty_err *err) {
         if (st == TY_OK) st = lora_add(t->m, &t->lora, t->c->seed, err);
         if (st == TY_OK && t->c->resume_from) st = lora_load(t->m, t->c->resume_from, err);
     }
+    if (st == TY_OK && r->cells && !t->m->version)
+        st = ty_fail(err, TY_EINVAL, "recipe %s is for a ViT, %s has none", r->name, t->c->model);
+    return st;
+}
+
+/* Once it is known what trains. */
+static ty_status settle(trainer *t, ty_err *err) {
+    const recipe *r = &t->c->recipe;
+    ty_status st = TY_OK;
+    if (r->cells) st = owl_add_cells(t->m, t->data.item[0].n / owl_patches(t->m), err);
     if (st == TY_OK) st = param_settle(&t->m->params, ranks_rank(), ranks_size(), err);
     if (st == TY_OK && t->m->params.n_value == 0)
         st = ty_fail(err, TY_EINVAL, "nothing trains: \"%.200s\" matches no parameter", r->trains);
@@ -96,7 +106,11 @@ static ty_status open_data(trainer *t, ty_err *err) {
     if (t->c->max_length > 0 && t->c->max_length < longest) longest = t->c->max_length;
     snprintf(path, sizeof path, "%s/tokenizer.model", t->c->model);
     ty_status st = ty_tokenizer_from_spm(&t->tokenizer, path, err);
-    sample_rules rules = {t->tokenizer, t->m->version, t->m->abstractor.n_query + 1, longest};
+    sample_rules rules = {.tokenizer = t->tokenizer,
+                          .version = t->m->version,
+                          .visual_rows = t->m->abstractor.n_query + 1,
+                          .max_length = longest,
+                          .cells = t->c->recipe.cells ? owl_patches(t->m) : 0};
     if (st == TY_OK) st = dataset_open(&t->data, t->c->data, t->c->images, &rules, err);
     if (st == TY_OK && t->m->version)
         st = pictures_open(&t->pictures, t->c->model, t->m->vit.image_size, t->m->version,
@@ -417,6 +431,7 @@ static ty_status open_loader(trainer *t, ty_err *err) {
                        .model = t->m,
                        .seed = t->c->seed,
                        .samples = t->c->micro_batch,
+                       .cells = t->c->recipe.cells ? owl_patches(t->m) : 0,
                        .stride = ranks_size(),
                        .threads = t->c->readers,
                        .ahead = t->accumulate + 4};
@@ -444,6 +459,7 @@ static ty_status open_all(trainer *t, ty_err *err) {
     ty_status st = make_folder(t->c->out, err);
     if (st == TY_OK) st = open_model(t, err);
     if (st == TY_OK) st = open_data(t, err);
+    if (st == TY_OK) st = settle(t, err);
     if (st == TY_OK) st = plan(t, err);
     if (st == TY_OK) st = cut_into_pieces(t, err);
     if (st == TY_OK) st = go_on(t, err);

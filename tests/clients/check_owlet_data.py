@@ -8,6 +8,7 @@ import filecmp
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,14 @@ def right(answer, expect):
             at = answer.find(word, at + 1)
         return False
     return all(any(has(word) for word in words) for words in expect)
+
+
+LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz:"
+
+
+def spelt(cells):
+    """The characters of a picture's cells, as far as two fit into one."""
+    return [LETTERS[ord(c) - ord("0") - 1] for pair in zip(cells[3], cells[4]) for c in pair if c != "0"]
 
 
 def lines(path):
@@ -67,6 +76,12 @@ def main():
         check(not held, f"no wording of the exam is in the training {held[:1]}")
         check(all(("image" not in r) == (r["ability"] == "text") for r in train), "texts alone have no picture")
         check(all(r["text"].count("<image>") == len(r.get("image", [])) for r in train), "a placeholder for each picture")
+        cells = {r["image"][0]: r["cells"] for r in lines(f"{a}/cells.jsonl")}
+        check(set(cells) == {p for r in train for p in r.get("image", [])}, "each picture of the training has its cells")
+        check(all(len(t) == 64 for c in cells.values() for t in c) and {len(c) for c in cells.values()} == {5}, "five letters for each of 8 x 8 cells")
+        signs = [(re.search(r"AI: The sign says (\w+)\.", r["text"]), cells[r["image"][0]]) for r in train if r["ability"] == "read"]
+        signs = [(m.group(1), c) for m, c in signs if m]
+        check(len(signs) > 20 and all(sorted(spelt(c)) == sorted(word) for word, c in signs), f"the cells of {len(signs)} signs have their characters")
         files = [p for r in train + exam for p in r.get("image", [])]
         check(all(Image.open(f"{a}/{p}").size == (64, 64) for p in files), f"{len(files)} pictures open")
 

@@ -55,7 +55,8 @@ static void check_version(int version, const char *data, int max_length) {
     must(ty_tokenizer_from_spm(&tokenizer, path, &err), &err);
     snprintf(path, sizeof path, "%s/golden.safetensors", model);
     must(ty_safetensors_open(&file, path, &err), &err);
-    sample_rules rules = {tokenizer, version, 4, max_length};
+    sample_rules rules = {
+        .tokenizer = tokenizer, .version = version, .visual_rows = 4, .max_length = max_length};
     must(dataset_open(&d, data, "tests/golden/images", &rules, &err), &err);
     must(pictures_open(&p, model, 28, version, false, &err), &err);
     assert_int_equal(d.n, 4);
@@ -131,6 +132,40 @@ static void write_file(const char *path, const char *text) {
     must(ty_file_write_atomic(path, text, strlen(text), &err), &err);
 }
 
+static void cells_are_read_and_what_is_wrong_with_them_is_said(void **state) {
+    (void)state;
+    static const struct {
+        const char *record, *what;
+    } WRONG[] = {
+        {"{\"image\": \"a.jpg\", \"cells\": [\"0123\"]}", "1 texts, the first record has 2"},
+        {"{\"image\": \"a.jpg\", \"cells\": [\"0123\", \"01\"]}", "texts of 4 letters"},
+        {"{\"image\": \"a.jpg\", \"cells\": [\"0123\", \"01 3\"]}", "neither '.' nor"},
+        {"{\"image\": \"a.jpg\"}", "no list \"cells\""},
+        {"{\"image\": [\"a.jpg\", \"b.jpg\"], \"cells\": [\"0123\", \"0123\"]}", "one picture"},
+    };
+    char path[4200], text[1024];
+    ty_err err = {0};
+    dataset d;
+    sample_rules rules = {.cells = 4};
+    snprintf(path, sizeof path, "%s/cells.jsonl", test_temp_dir());
+    for (size_t i = 0; i < sizeof WRONG / sizeof *WRONG; i++) {
+        snprintf(text, sizeof text, "{\"image\": \"a.jpg\", \"cells\": [\"01.o\", \"....\"]}\n%s\n",
+                 WRONG[i].record);
+        write_file(path, text);
+        must(dataset_open(&d, path, NULL, &rules, &err), &err);
+        assert_int_equal(d.n, 1);
+        assert_int_equal(d.n_bad, 1);
+        if (!strstr(d.first_bad, WRONG[i].what)) fail_msg("%s: %s", WRONG[i].what, d.first_bad);
+        static const int32_t want[] = {0,          1,          OWL_IGNORE, 63,
+                                       OWL_IGNORE, OWL_IGNORE, OWL_IGNORE, OWL_IGNORE};
+        assert_int_equal(d.item[0].n, 8);
+        assert_memory_equal(d.item[0].label, want, sizeof want);
+        assert_int_equal(d.item[0].n_target, 3);
+        assert_string_equal(d.item[0].picture[0], "a.jpg");
+        dataset_close(&d);
+    }
+}
+
 static void unusable_records_are_counted_and_left_out(void **state) {
     (void)state;
     char path[4200];
@@ -138,7 +173,8 @@ static void unusable_records_are_counted_and_left_out(void **state) {
     ty_tokenizer *tokenizer = NULL;
     dataset d;
     must(ty_tokenizer_from_spm(&tokenizer, "tests/golden/v1-micro/tokenizer.model", &err), &err);
-    sample_rules rules = {tokenizer, 1, 4, 512};
+    sample_rules rules = {
+        .tokenizer = tokenizer, .version = 1, .visual_rows = 4, .max_length = 512};
     const char *dir = test_temp_dir();
     snprintf(path, sizeof path, "%s/some.jsonl", dir);
     write_file(
@@ -209,6 +245,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(records_become_the_references_batches),
         cmocka_unit_test(schedules_equal_the_references),
+        cmocka_unit_test(cells_are_read_and_what_is_wrong_with_them_is_said),
         cmocka_unit_test(unusable_records_are_counted_and_left_out),
         cmocka_unit_test(order_is_a_permutation_of_each_epoch),
         cmocka_unit_test(augmented_picture_depends_on_its_draw_alone),

@@ -116,9 +116,34 @@ static void adapter_merged_at_import_answers_as_the_merged_model(void **state) {
     free(adapted);
 }
 
+/* A ViT learns alone; the rest of the model stays, and what it learnt under is not in the model. */
+static void vit_learns_from_cells_before_the_rest(void **state) {
+    (void)state;
+    write_file(in_base("cells.jsonl"),
+               "{\"image\": \"photo_47.jpg\", \"cells\": [\"0123\", \"1.11\"]}\n"
+               "{\"image\": \"photo_48.jpg\", \"cells\": [\"3210\", \"0.00\"]}\n");
+    train(in_base("first/model"), in_base("cells.jsonl"), "vit-cells", in_base("seen"),
+          in_base("seen/pipe"), "200", "--readers=1");
+    char *data = NULL, *log = NULL;
+    size_t n;
+    ty_err err = {0};
+    assert_int_equal(ty_file_read(in_base("seen/log.jsonl"), 1 << 22, &log, &n, &err), TY_OK);
+    const char *last = log, *at;
+    while ((at = strstr(last + 1, "\"loss\":"))) last = at;
+    double loss = atof(last + strlen("\"loss\":"));
+    if (!(loss > 0 && loss < 0.1)) fail_msg("the loss is still %g", loss);
+    free(log);
+    assert_int_equal(
+        ty_file_read(in_base("seen/model/model.safetensors"), 64 << 20, &data, &n, &err), TY_OK);
+    assert_null(memmem(data, n, "cells.weight", 12));
+    assert_non_null(memmem(data, n, "language_model.lm_head.weight", 29));
+    free(data);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(trained_model_answers_what_it_was_taught),
+        cmocka_unit_test(vit_learns_from_cells_before_the_rest),
         cmocka_unit_test(adapter_merged_at_import_answers_as_the_merged_model),
     };
     return cmocka_run_group_tests(tests, make_inputs, NULL);

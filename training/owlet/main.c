@@ -5,7 +5,7 @@
  *   OUT/drills.jsonl     easier ones to begin with: one thing to look up among several, again and again (tell.h)
  *   OUT/words.txt        the texts as plain lines for the tokenizer (spm_train), Chinese and Japanese words kept apart
  *   OUT/train.jsonl      samples with pictures, the reference's v1 format;  OUT/train-v2.json its v2 format
- *   OUT/pictures/        their JPEGs
+ *   OUT/pictures/        their JPEGs;  OUT/cells.jsonl what stands where in each (cells.h)
  *   OUT/exam.jsonl       held-out questions: pictures of another seed, wordings never trained on;  OUT/exam/ their JPEGs
  *   OUT/exam-told.jsonl  the same, the pictures told in words: what the LLM makes of it that sees all
  *
@@ -28,7 +28,7 @@
 
 static struct {
     const char *out;
-    int seed, train, exam, corpus, drills, side, turns;
+    int seed, train, exam, corpus, drills, side, turns, grid;
 } opt;
 
 static const ty_option table[] = {
@@ -41,6 +41,8 @@ static const ty_option table[] = {
                "samples with pictures (a tenth has none)"),
     TY_OPT_INT("exam", NULL, opt.exam, 1000, 0, 1000000, "held-out questions"),
     TY_OPT_INT("side", NULL, opt.side, 224, 32, 1024, "of a picture, in pixels"),
+    TY_OPT_INT("grid", NULL, opt.grid, 8, 1, CELL_GRID_MAX,
+               "cells on a side of a picture: the ViT's patches"),
     TY_OPT_INT("turns", NULL, opt.turns, 5, 1, RECORD_TURNS_MAX,
                "up to so many questions about a picture in training"),
     TY_OPT_END,
@@ -65,8 +67,8 @@ typedef enum { FOR_EXAM, FOR_PICTURES, FOR_TEXTS } purpose;
 static ability some_ability(chance *c, purpose why) {
     static const int WEIGHT[][ABILITY_COUNT_OF] = {
         [FOR_EXAM] = {1, 1, 1, 1, 1, 1, 1, 1, 1},
-        [FOR_PICTURES] = {14, 14, 10, 14, 16, 14, 14, 12, 10},
-        [FOR_TEXTS] = {12, 14, 14, 14, 6, 18, 16, 14, 36},
+        [FOR_PICTURES] = {14, 14, 10, 14, 18, 18, 14, 12, 8},
+        [FOR_TEXTS] = {16, 14, 14, 14, 14, 18, 20, 18, 30},
     };
     int sum = 0;
     for (int i = 0; i < ABILITY_COUNT_OF; i++) sum += WEIGHT[why][i];
@@ -81,7 +83,7 @@ static ty_status make(record *r, chance *c, int side, purpose why, ty_err *err) 
     ability what = some_ability(c, why);
     ty_status st = TY_OK;
     record_init(r, what, some_language(c));
-    if (why == FOR_TEXTS && chance_is(c, 0.35))
+    if (why == FOR_TEXTS && chance_is(c, 0.15))
         tell_drill(r, c, false);
     else if (what == ABILITY_TEXT)
         talk_make(r, c, exam, exam ? 1 : turns / 2);
@@ -203,11 +205,12 @@ static ty_status write_corpus(ty_err *err) {
 }
 
 static ty_status write_training(ty_err *err) {
-    ty_outfile v1 = {.fd = -1}, v2 = {.fd = -1};
+    ty_outfile v1 = {.fd = -1}, v2 = {.fd = -1}, cells = {.fd = -1};
     ty_buf line = ty_buf_make(1 << 20);
     ty_status st = folder("pictures", err);
     if (st == TY_OK) st = open_in(&v1, "train.jsonl", err);
     if (st == TY_OK) st = open_in(&v2, "train-v2.json", err);
+    if (st == TY_OK) st = open_in(&cells, "cells.jsonl", err);
     if (st == TY_OK) st = ty_outfile_write(&v2, "[\n", 2, err);
     for (int i = 0; i < opt.train && st == TY_OK; i++) {
         char prefix[64], id[16];
@@ -226,14 +229,20 @@ static ty_status write_training(ty_err *err) {
             if (i < opt.train - 1) ty_buf_puts(&line, ",");
             st = put(&v2, &line, err);
         }
+        for (int k = 0; k < r.n_picture && st == TY_OK; k++) {
+            record_cells(&r, k, prefix, opt.side, opt.grid, &line);
+            st = put(&cells, &line, err);
+        }
         record_clear(&r);
         progress("training", i + 1, opt.train);
     }
     if (st == TY_OK) st = ty_outfile_write(&v2, "]\n", 2, err);
     if (st == TY_OK) st = ty_outfile_commit(&v1, err);
     if (st == TY_OK) st = ty_outfile_commit(&v2, err);
+    if (st == TY_OK) st = ty_outfile_commit(&cells, err);
     ty_outfile_abandon(&v1);
     ty_outfile_abandon(&v2);
+    ty_outfile_abandon(&cells);
     ty_buf_clear(&line);
     return st;
 }

@@ -76,10 +76,11 @@ void paper_words(const paper *p, ty_buf *b) {
 }
 
 /* Text with its left (-1), middle (0) or right (1) end at x, its base line at y. */
-static void text(cairo_t *cr, double x, double y, int end, const char *s) {
+static void text(cairo_t *cr, double x, double y, int end, const char *s, landmarks *marks) {
     cairo_text_extents_t e;
     cairo_text_extents(cr, s, &e);
     cairo_move_to(cr, end < 0 ? x : end == 0 ? x - e.x_advance / 2 : x - e.x_advance, y);
+    landmarks_text(marks, cr, s);
     cairo_show_text(cr, s);
 }
 
@@ -91,55 +92,55 @@ static void fit(cairo_t *cr, int font, double size, const char *s, double w) {
     if (e.x_advance > w) paper_font(cr, font, size * w / e.x_advance);
 }
 
-static void number(cairo_t *cr, double x, double y, int end, int n) {
+static void number(cairo_t *cr, double x, double y, int end, int n, landmarks *marks) {
     char s[16];
     snprintf(s, sizeof s, "%d", n);
-    text(cr, x, y, end, s);
+    text(cr, x, y, end, s, marks);
 }
 
-static void draw_receipt(cairo_t *cr, const paper *p, double w, double h) {
+static void draw_receipt(cairo_t *cr, const paper *p, double w, double h, landmarks *marks) {
     double line = h / (p->n + 1.6), y = line * 0.95;
     fit(cr, p->font, line * 0.72, "Lemon 88", w * 0.88);
     for (int i = 0; i < p->n; i++, y += line) {
-        text(cr, w * 0.06, y, -1, p->label[i]);
-        number(cr, w * 0.94, y, 1, p->value[i]);
+        text(cr, w * 0.06, y, -1, p->label[i], marks);
+        number(cr, w * 0.94, y, 1, p->value[i], marks);
     }
     cairo_rectangle(cr, w * 0.05, y - line * 0.68, w * 0.9, line * 0.07);
     cairo_fill(cr);
-    text(cr, w * 0.06, y + line * 0.3, -1, "Total");
-    number(cr, w * 0.94, y + line * 0.3, 1, p->total);
+    text(cr, w * 0.06, y + line * 0.3, -1, "Total", marks);
+    number(cr, w * 0.94, y + line * 0.3, 1, p->total, marks);
 }
 
-static void draw_badge(cairo_t *cr, const paper *p, double w, double h) {
+static void draw_badge(cairo_t *cr, const paper *p, double w, double h, landmarks *marks) {
     cairo_save(cr);
     cairo_set_source_rgb(cr, 0.2, 0.35, 0.6);
     cairo_rectangle(cr, 0, 0, w, h * 0.22);
     cairo_fill(cr);
     cairo_set_source_rgb(cr, 1, 1, 1);
     paper_font(cr, p->font, h * 0.15);
-    text(cr, w / 2, h * 0.165, 0, "VISITOR");
+    text(cr, w / 2, h * 0.165, 0, "VISITOR", marks);
     cairo_restore(cr);
     fit(cr, p->font, h * 0.3, p->person, w * 0.9);
-    text(cr, w / 2, h * 0.56, 0, p->person);
+    text(cr, w / 2, h * 0.56, 0, p->person, marks);
     char s[32];
     snprintf(s, sizeof s, "Room %d", p->number);
     fit(cr, p->font, h * 0.2, s, w * 0.9);
-    text(cr, w / 2, h * 0.88, 0, s);
+    text(cr, w / 2, h * 0.88, 0, s, marks);
 }
 
-static void draw_ticket(cairo_t *cr, const paper *p, double w, double h) {
+static void draw_ticket(cairo_t *cr, const paper *p, double w, double h, landmarks *marks) {
     char s[32];
     double line = h / 3.3;
     fit(cr, p->font, line * 0.72, "Time 12:00", w * 0.88);
     snprintf(s, sizeof s, "Day %d", p->day);
-    text(cr, w * 0.07, line * 0.95, -1, s);
+    text(cr, w * 0.07, line * 0.95, -1, s, marks);
     snprintf(s, sizeof s, "Time %d:00", p->hour);
-    text(cr, w * 0.07, line * 1.95, -1, s);
+    text(cr, w * 0.07, line * 1.95, -1, s, marks);
     snprintf(s, sizeof s, "Seat %d", p->number);
-    text(cr, w * 0.07, line * 2.95, -1, s);
+    text(cr, w * 0.07, line * 2.95, -1, s, marks);
 }
 
-static void draw_chart(cairo_t *cr, const paper *p, double w, double h) {
+static void draw_chart(cairo_t *cr, const paper *p, double w, double h, landmarks *marks) {
     double base = h * 0.9, step = w * 0.9 / p->n;
     paper_font(cr, p->font, h * 0.11);
     for (int i = 0; i < p->n; i++) {
@@ -148,8 +149,10 @@ static void draw_chart(cairo_t *cr, const paper *p, double w, double h) {
         cairo_set_source_rgb(cr, s->r, s->g, s->b);
         cairo_rectangle(cr, x, base - bar, step * 0.7, bar);
         cairo_fill(cr);
+        for (double up = step * 0.3; up < bar; up += step * 0.35)
+            landmarks_colour(marks, cr, x + step * 0.35, base - up, step * 0.35, p->bar[i]);
         cairo_set_source_rgb(cr, 0.1, 0.1, 0.1);
-        number(cr, x + step * 0.35, base - bar - h * 0.02, 0, p->value[i]);
+        number(cr, x + step * 0.35, base - bar - h * 0.02, 0, p->value[i], marks);
     }
     cairo_set_line_width(cr, h * 0.015);
     cairo_move_to(cr, w * 0.04, h * 0.06);
@@ -158,16 +161,16 @@ static void draw_chart(cairo_t *cr, const paper *p, double w, double h) {
     cairo_stroke(cr);
 }
 
-void paper_draw(cairo_t *cr, const paper *p, double w, double h) {
+void paper_draw(cairo_t *cr, const paper *p, double w, double h, landmarks *marks) {
     cairo_set_source_rgb(cr, 0.98, 0.97, 0.94);
     cairo_rectangle(cr, -w * 0.02, -h * 0.02, w * 1.04, h * 1.04);
     cairo_fill(cr);
     cairo_set_source_rgb(cr, 0.08, 0.08, 0.1);
     switch (p->what) {
-    case PAPER_RECEIPT: draw_receipt(cr, p, w, h); break;
-    case PAPER_BADGE: draw_badge(cr, p, w, h); break;
-    case PAPER_TICKET: draw_ticket(cr, p, w, h); break;
-    case PAPER_CHART: draw_chart(cr, p, w, h); break;
+    case PAPER_RECEIPT: draw_receipt(cr, p, w, h, marks); break;
+    case PAPER_BADGE: draw_badge(cr, p, w, h, marks); break;
+    case PAPER_TICKET: draw_ticket(cr, p, w, h, marks); break;
+    case PAPER_CHART: draw_chart(cr, p, w, h, marks); break;
     default: break;
     }
 }

@@ -6,6 +6,7 @@
 #define OWLET_PAPER_H
 
 #include "common/base/buf.h"
+#include "training/owlet/cells.h"
 #include "training/owlet/chance.h"
 #include "training/owlet/lexicon.h"
 
@@ -33,8 +34,8 @@ typedef struct {
 void paper_make(paper *p, chance *c, paper_kind what);
 /* Appends what is written on it, in reading order: "Tea 6, Rice 4, Total 10"; of a chart the English colours. */
 void paper_words(const paper *p, ty_buf *b);
-/* Into the rectangle of w x h at the origin. */
-void paper_draw(cairo_t *cr, const paper *p, double w, double h);
+/* Into the rectangle of w x h at the origin; adds to marks (may be NULL) what is where. */
+void paper_draw(cairo_t *cr, const paper *p, double w, double h, landmarks *marks);
 
 /* Selects a font family by number, bold or not; families that Debian has. */
 void paper_font(cairo_t *cr, int n, double size);

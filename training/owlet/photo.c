@@ -112,7 +112,7 @@ static void draw_backdrop(cairo_t *cr, backdrop back, double w, double h, chance
     }
 }
 
-static void draw_sign(cairo_t *cr, const scene *s, double w, double h) {
+static void draw_sign(cairo_t *cr, const scene *s, double w, double h, landmarks *marks) {
     const shade *board = lexicon_shade(s->sign_col), *ink = lexicon_shade(s->ink);
     cairo_text_extents_t e;
     cairo_save(cr);
@@ -132,6 +132,7 @@ static void draw_sign(cairo_t *cr, const scene *s, double w, double h) {
     cairo_set_font_size(cr, size);
     cairo_text_extents(cr, s->sign, &e);
     cairo_move_to(cr, -e.width / 2 - e.x_bearing, -e.height / 2 - e.y_bearing);
+    landmarks_text(marks, cr, s->sign);
     cairo_show_text(cr, s->sign);
     cairo_restore(cr);
 }
@@ -271,18 +272,23 @@ static ty_status finish(cairo_t *cr, cairo_surface_t *s, int side, double light,
     return st;
 }
 
-ty_status photo_scene(const scene *s, int side, unsigned char **jpeg, size_t *size, ty_err *err) {
+ty_status photo_scene(const scene *s, int side, landmarks *marks, unsigned char **jpeg,
+                      size_t *size, ty_err *err) {
     cairo_surface_t *surface;
     cairo_t *cr = canvas(&surface, side, err);
     chance c = chance_make(s->texture, 1);
     if (!cr) return TY_ENOMEM;
     draw_backdrop(cr, s->back, side, side, &c);
-    for (int i = 0; i < s->n_object; i++) draw_object(cr, &s->object[i], side, side, &c);
-    if (s->sign[0]) draw_sign(cr, s, side, side);
+    for (int i = 0; i < s->n_object; i++) {
+        draw_object(cr, &s->object[i], side, side, &c);
+        landmarks_thing(marks, &s->object[i], side);
+    }
+    if (s->sign[0]) draw_sign(cr, s, side, side, marks);
     return finish(cr, surface, side, s->light, &c, jpeg, size, err);
 }
 
-ty_status photo_paper(const paper *p, int side, unsigned char **jpeg, size_t *size, ty_err *err) {
+ty_status photo_paper(const paper *p, int side, landmarks *marks, unsigned char **jpeg,
+                      size_t *size, ty_err *err) {
     static const backdrop TABLE[] = {BACKDROP_WOOD, BACKDROP_TILES, BACKDROP_BOKEH, BACKDROP_SAND};
     cairo_surface_t *surface;
     cairo_t *cr = canvas(&surface, side, err);
@@ -293,6 +299,6 @@ ty_status photo_paper(const paper *p, int side, unsigned char **jpeg, size_t *si
     cairo_translate(cr, side / 2.0, side / 2.0);
     cairo_rotate(cr, p->turn);
     cairo_translate(cr, -w / 2, -h / 2);
-    paper_draw(cr, p, w, h);
+    paper_draw(cr, p, w, h, marks);
     return finish(cr, surface, side, chance_real(&c, 0.85, 1.05), &c, jpeg, size, err);
 }

@@ -16,12 +16,14 @@
 
 static ty_status add_scene(record *r, const scene *s, const quiz_options *o, ty_err *err) {
     int i = r->n_picture++;
-    return o->side ? photo_scene(s, o->side, &r->jpeg[i], &r->jpeg_size[i], err) : TY_OK;
+    return o->side ? photo_scene(s, o->side, &r->marks[i], &r->jpeg[i], &r->jpeg_size[i], err)
+                   : TY_OK;
 }
 
 static ty_status add_paper(record *r, const paper *p, const quiz_options *o, ty_err *err) {
     int i = r->n_picture++;
-    return o->side ? photo_paper(p, o->side, &r->jpeg[i], &r->jpeg_size[i], err) : TY_OK;
+    return o->side ? photo_paper(p, o->side, &r->marks[i], &r->jpeg[i], &r->jpeg_size[i], err)
+                   : TY_OK;
 }
 
 /* The scene in words, behind what was seen before. */

@@ -196,6 +196,15 @@ void record_train_v2(const record *r, const char *prefix, const char *id, ty_buf
     ty_buf_clear(&text);
 }
 
+void record_cells(const record *r, int i, const char *prefix, int side, int grid, ty_buf *out) {
+    char cell[CELL_SIDES][CELL_GRID_MAX * CELL_GRID_MAX + 1], name[512];
+    json_t *list = json_array();
+    cells_of(&r->marks[i], side, grid, cell);
+    for (int k = 0; k < CELL_SIDES; k++) json_array_append_new(list, json_string(cell[k]));
+    snprintf(name, sizeof name, "%s-%d.jpg", prefix, i);
+    dump(json_pack("{s:[s], s:o}", "image", name, "cells", list), out);
+}
+
 void record_exam(const record *r, const char *prefix, const char *id, ty_buf *out) {
     json_t *turns = json_array(), *expect = json_array();
     ty_buf text = ty_buf_make(1 << 16);

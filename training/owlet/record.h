@@ -5,6 +5,7 @@
 #define OWLET_RECORD_H
 
 #include "common/base/buf.h"
+#include "training/owlet/cells.h"
 #include "training/owlet/say.h"
 
 #include <stddef.h>
@@ -30,6 +31,7 @@ typedef struct {
     language lang;
     unsigned char *jpeg[RECORD_PICTURES_MAX];
     size_t jpeg_size[RECORD_PICTURES_MAX];
+    landmarks marks[RECORD_PICTURES_MAX];
     int n_picture;
     ty_buf question[RECORD_TURNS_MAX], answer[RECORD_TURNS_MAX];
     int n_turn;
@@ -61,6 +63,8 @@ ty_status record_check(const record *r, ty_err *err);
  * with a NULL prefix the pictures in words. */
 void record_train_v1(const record *r, const char *prefix, ty_buf *out);
 void record_train_v2(const record *r, const char *prefix, const char *id, ty_buf *out);
+/* Cell by cell what is where in picture i: {"image", "cells": [CELL_SIDES texts of grid * grid letters]} (cells.h). */
+void record_cells(const record *r, int i, const char *prefix, int side, int grid, ty_buf *out);
 void record_exam(const record *r, const char *prefix, const char *id, ty_buf *out);
 /* A text for pre-training: the pictures in words in the place of the pictures, the words in front of every
  * conversation or not; and as a JSON line. */

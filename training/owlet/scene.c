@@ -71,6 +71,16 @@ static void put(scene *s, chance *c, int g, double r) {
         (object){s->group[g].what, s->group[g].col, x, y, r, chance_real(c, -0.25, 0.25), g};
 }
 
+/* By kind: who is to describe a picture then knows in which order. */
+static void sort_groups(scene *s) {
+    for (int i = 1; i < s->n_group; i++)
+        for (int k = i; k > 0 && s->group[k].what < s->group[k - 1].what; k--) {
+            group swap = s->group[k];
+            s->group[k] = s->group[k - 1];
+            s->group[k - 1] = swap;
+        }
+}
+
 void scene_make(scene *s, chance *c, int n_group, int most) {
     memset(s, 0, sizeof *s);
     surroundings(s, c);
@@ -82,6 +92,7 @@ void scene_make(scene *s, chance *c, int n_group, int most) {
         some_group(s, c, count);
         left -= count;
     }
+    sort_groups(s);
     int total = 0;
     for (int i = 0; i < n_group; i++) total += s->group[i].count;
     double r = total <= 2   ? chance_real(c, 0.16, 0.24)
@@ -98,9 +109,10 @@ void scene_make_places(scene *s, chance *c, int n_object) {
     memset(s, 0, sizeof *s);
     surroundings(s, c);
     chance_order(c, where, PLACE_COUNT);
+    for (int i = 0; i < n_object; i++) some_group(s, c, 1);
+    sort_groups(s);
     for (int i = 0; i < n_object; i++) {
         double r = chance_real(c, 0.11, 0.145);
-        some_group(s, c, 1);
         s->object[s->n_object++] = (object){s->group[i].what,
                                             s->group[i].col,
                                             AT[where[i]][0] + chance_real(c, -0.03, 0.03),
