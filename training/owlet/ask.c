@@ -188,7 +188,8 @@ static void what_there(record *r, chance *c, const facts *f, bool held_out) {
     r->guess = 1.0 / KIND_COUNT;
 }
 
-/* The answer that both first questions of a follow-up share: "It is a cat." */
+/* The answer that both first questions of a follow-up share: "It is a cat."  The second answers name the thing again: who
+ * says what is meant has only to look it up. */
 static const char *const IT_IS[LANG_COUNT] = {"It is {nk}.", "是{nk}。", "{k}です。",
                                               "Es ist {nk}."};
 
@@ -211,8 +212,8 @@ static void follow_colour(record *r, chance *c, const facts *f, bool held_out) {
                          "Welche Farbe ist das?", "Nenne die Farbe.", "Was ist die Farbe davon?",
                          "Sag mir die Farbe."},
         }};
-    static const char *const A_COLOUR[LANG_COUNT] = {"It is {colour}.", "它是{colour}的。",
-                                                     "{colour}です。", "Das ist {colour}."};
+    static const char *const A_COLOUR[LANG_COUNT] = {"{The} {is} {colour}.", "{k}是{colour}的。",
+                                                     "{k}は{colour}です。", "{The} {is} {colour}."};
     record_turn(r, Q_PLACE[r->lang], IT_IS[r->lang], f);
     ask_turn(r, c, held_out, &Q_COLOUR, A_COLOUR[r->lang], f);
     record_expect_colour(r, f->one.col);
@@ -239,8 +240,8 @@ static void follow_where(record *r, chance *c, const facts *f, bool held_out) {
                          "Auf welcher Seite ist das?", "Wo auf dem Bild ist das?",
                          "In welchem Teil ist das?", "Wo siehst du das?"},
         }};
-    static const char *const A_WHERE[LANG_COUNT] = {"It is {place}.", "它在{place}。",
-                                                    "{place}です。", "Das ist {place}."};
+    static const char *const A_WHERE[LANG_COUNT] = {"{The} is {place}.", "{k}在{place}。",
+                                                    "{k}は{place}です。", "{The} ist {place}."};
     record_turn(r, Q_WHICH[r->lang], IT_IS[r->lang], f);
     ask_turn(r, c, held_out, &Q_WHERE, A_WHERE[r->lang], f);
     expect_place(r, f->where);

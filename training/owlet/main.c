@@ -68,7 +68,7 @@ static ability some_ability(chance *c, purpose why) {
     static const int WEIGHT[][ABILITY_COUNT_OF] = {
         [FOR_EXAM] = {1, 1, 1, 1, 1, 1, 1, 1, 1},
         [FOR_PICTURES] = {14, 14, 10, 14, 18, 18, 14, 12, 8},
-        [FOR_TEXTS] = {16, 14, 14, 14, 14, 18, 20, 18, 30},
+        [FOR_TEXTS] = {16, 12, 12, 14, 14, 20, 26, 22, 32},
     };
     int sum = 0;
     for (int i = 0; i < ABILITY_COUNT_OF; i++) sum += WEIGHT[why][i];

@@ -26,13 +26,17 @@ static ty_status add_paper(record *r, const paper *p, const quiz_options *o, ty_
                    : TY_OK;
 }
 
+static void scene_in_words(const scene *s, ty_buf *words) {
+    place where[SCENE_GROUPS_MAX];
+    for (int g = 0; g < s->n_group; g++) where[g] = ask_group_place(s, g);
+    tell(words, s->group, where, s->n_group);
+    if (s->sign[0]) ty_buf_printf(words, "%ssign %s", s->n_group ? ", " : "", s->sign);
+}
+
 /* The scene in words, behind what was seen before. */
 static void see(record *r, const scene *s) {
-    place where[SCENE_GROUPS_MAX];
     if (r->seen.len) ty_buf_puts(&r->seen, "; then ");
-    for (int g = 0; g < s->n_group; g++) where[g] = ask_group_place(s, g);
-    tell(&r->seen, s->group, where, s->n_group);
-    if (s->sign[0]) ty_buf_printf(&r->seen, "%ssign %s", s->n_group ? ", " : "", s->sign);
+    scene_in_words(s, &r->seen);
 }
 
 /* ---- more questions about the same scene ---- */
@@ -147,7 +151,16 @@ static void describe_one(record *r, const scene *s, bool first) {
     record_turn(r, Q[first][r->lang], A[r->lang], &f);
 }
 
-static ty_status compare(record *r, chance *c, const quiz_options *o, ty_err *err) {
+/* Two scenes that differ in group *g, or in nothing. */
+static change make_pair(scene *a, scene *b, chance *c, int *g) {
+    change what = (change)chance_below(c, CHANGE_COUNT_OF);
+    scene_make(a, c, chance_between(c, 1, 2), 4);
+    scene_change(a, b, c, what, g);
+    return what;
+}
+
+static void ask_difference(record *r, chance *c, bool held_out, const scene *a, const scene *b,
+                           change what, int g) {
     static const wording Q = {
         .held_out = 1,
         .about = {"the difference between the two pictures", "两张图的区别", "二枚の画像の違い",
@@ -182,24 +195,43 @@ static ty_status compare(record *r, chance *c, const quiz_options *o, ty_err *er
                             "Nichts ist anders."},
     };
     static const char *const NOTHING[LANG_COUNT] = {"nothing", "没有", "ありません", "nichts"};
-    scene a, b;
-    int g;
-    change what = (change)chance_below(c, CHANGE_COUNT_OF);
-    scene_make(&a, c, chance_between(c, 1, 2), 4);
-    scene_change(&a, &b, c, what, &g);
-    facts f = ask_facts(&a, g);
-    f.two = b.group[g];
-    see(r, &a);
-    see(r, &b);
-    ask_turn(r, c, o->held_out, &Q, A[what][r->lang], &f);
+    facts f = ask_facts(a, g);
+    f.two = b->group[g];
+    ask_turn(r, c, held_out, &Q, A[what][r->lang], &f);
     if (what == CHANGE_COLOUR) record_expect_colour(r, f.two.col);
     if (what == CHANGE_COUNT) record_expect_number(r, f.two.count);
     if (what == CHANGE_KIND) record_expect_kind(r, f.two.what);
     if (what == CHANGE_NOTHING) record_expect(r, NOTHING[r->lang]);
     r->guess = 0.25 * (1.0 / COLOUR_COUNT + 1.0 / OWLET_COUNT_MAX + 1.0 / KIND_COUNT + 1);
+}
+
+/* In texts more pairs follow: what differs is hard to learn, and a text can show as many as one likes. */
+static void compare_more(record *r, chance *c, int pairs) {
+    for (int i = 0; i < pairs && r->n_turn < RECORD_TURNS_MAX; i++) {
+        scene a, b;
+        int g;
+        change what = make_pair(&a, &b, c, &g);
+        ty_buf *words = &r->question[r->n_turn];
+        ty_buf_puts(words, "( ");
+        scene_in_words(&a, words);
+        ty_buf_puts(words, "; then ");
+        scene_in_words(&b, words);
+        ty_buf_puts(words, ")\nHuman: ");
+        ask_difference(r, c, false, &a, &b, what, g);
+    }
+}
+
+static ty_status compare(record *r, chance *c, const quiz_options *o, ty_err *err) {
+    scene a, b;
+    int g;
+    change what = make_pair(&a, &b, c, &g);
+    see(r, &a);
+    see(r, &b);
+    ask_difference(r, c, o->held_out, &a, &b, what, g);
     bool first = chance_is(c, 0.5);
     for (int i = 0; i < 2 && r->n_turn < o->turns; i++, first = !first)
         describe_one(r, first ? &a : &b, first);
+    if (!o->side && !o->held_out) compare_more(r, c, chance_between(c, 2, 5));
     ty_status st = add_scene(r, &a, o, err);
     return st == TY_OK ? add_scene(r, &b, o, err) : st;
 }
