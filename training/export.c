@@ -4,6 +4,7 @@
 #include "common/model/safetensors.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,41 @@ static ty_status add_tensor(const owl *m, const ty_checkpoint *c, const char *na
     return st;
 }
 
+/* Layers that the checkpoint does not have. */
+static ty_status add_new_layers(const owl *m, const ty_checkpoint *c, ty_safetensors_writer *w,
+                                ty_err *err) {
+    ty_status st = TY_OK;
+    for (int i = 0; i < m->params.n && st == TY_OK; i++) {
+        const param *p = m->params.item[i];
+        float *sum = NULL;
+        search s = {p, NULL};
+        if (is_adapter(p) || owl_is_head_of_cells(p) || ty_checkpoint_has(c, p->name)) continue;
+        owl_each_linear((owl *)m, look, &s, NULL);
+        if (s.found && !p->train) st = merged(s.found, &sum, err);
+        if (st == TY_OK)
+            st = ty_safetensors_add(w, p->name, sum ? TY_F32 : p->type, p->n_dim, p->shape,
+                                    sum ? (const void *)sum : p->data, err);
+        free(sum);
+    }
+    return st;
+}
+
+/* dir/config.json with the model's number of layers. */
+static ty_status count_layers(const owl *m, const char *dir, ty_err *err) {
+    char path[4200];
+    json_error_t bad;
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    json_t *config = json_load_file(path, 0, &bad),
+           *of = m->version == 1 ? json_object_get(config, "text_config") : config;
+    int rc = json_object_set_new(of, "num_hidden_layers", json_integer(m->llm.n_layer));
+    char *text = rc == 0 ? json_dumps(config, JSON_INDENT(2)) : NULL;
+    ty_status st = text ? ty_file_write_atomic(path, text, strlen(text), err)
+                        : ty_fail(err, TY_EFORMAT, "%s: no place for the number of layers", path);
+    free(text);
+    json_decref(config);
+    return st;
+}
+
 static ty_status copy_small_files(const char *from, const char *dir, ty_err *err) {
     static const char *const FILES[] = {"config.json",
                                         "generation_config.json",
@@ -114,7 +150,8 @@ static ty_status add_all(const owl *m, ty_safetensors_writer *w, ty_err *err) {
     return st;
 }
 
-ty_status export_model(const owl *m, const char *from, bool is_new, const char *dir, ty_err *err) {
+ty_status export_model(const owl *m, const char *from, bool is_new, int new_layers, const char *dir,
+                       ty_err *err) {
     ty_checkpoint *c = NULL;
     ty_safetensors_writer *w = NULL;
     char path[4200];
@@ -127,8 +164,10 @@ ty_status export_model(const owl *m, const char *from, bool is_new, const char *
         st = ty_checkpoint_open(&c, from, err);
     for (int i = 0; st == TY_OK && c && i < ty_checkpoint_count(c); i++)
         st = add_tensor(m, c, ty_checkpoint_name(c, i), w, err);
+    if (st == TY_OK && c && new_layers) st = add_new_layers(m, c, w, err);
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
     if (st == TY_OK) st = copy_small_files(from, dir, err);
+    if (st == TY_OK && new_layers) st = count_layers(m, dir, err);
     if (st == TY_OK) st = ty_safetensors_write(w, path, err);
     ty_safetensors_writer_destroy(&w);
     ty_checkpoint_close(&c);

@@ -106,7 +106,7 @@ static ty_status open_model(golden *g, ty_err *err) {
     json_object_foreach(json_object_get(g->training, "grad_l2"), name, value) {
         g->lora |= strstr(name, ".lora_") != NULL;
     }
-    ty_status st = owl_open(&g->m, g->dir, trains, g, -1, err);
+    ty_status st = owl_open(&g->m, g->dir, trains, g, -1, 0, 0, err);
     if (st == TY_OK && g->lora) {
         char dir[4200];
         lora_spec spec;

@@ -16,8 +16,8 @@ static struct {
         *lora_target;
     const char *golden, *run;
     double lr, epochs, weight_decay, clip, lora_alpha, lora_dropout;
-    int steps, batch, micro_batch, max_length, warmup, lora_rank, seed, save_every, readers,
-        threads;
+    int new_layers, steps, batch, micro_batch, max_length, warmup, lora_rank, seed, save_every,
+        readers, threads;
     bool recompute, merge, no_augment, list, is_new;
     const char *pipeline;
     ty_option_list pipeline_types;
@@ -28,6 +28,9 @@ static const ty_option TABLE[] = {
                "the checkpoint to begin with, in Hugging Face's layout"),
     TY_OPT_FLAG("new", NULL, opt.is_new,
                 "begin with new weights: DIR needs config.json and tokenizer.model alone"),
+    TY_OPT_INT(
+        "new-layers", NULL, opt.new_layers, 0, 0, 1024,
+        "the language model gets N new layers behind its last, which at first change nothing"),
     TY_OPT_STR("data", NULL, opt.data, NULL, "FILE",
                "training records: v1's JSONL, v2's JSON, or {\"text\"} a line"),
     TY_OPT_STR("images", NULL, opt.images, NULL, "DIR",
@@ -132,6 +135,7 @@ static ty_status run_training(ty_pool *pool, ty_err *err) {
                       .max_length = opt.max_length,
                       .frozen_type = opt.frozen ? ty_dtype_parse(opt.frozen) : -1,
                       .is_new = opt.is_new,
+                      .new_layers = opt.new_layers,
                       .recompute = opt.recompute,
                       .products = (ty_products)products,
                       .merge = opt.merge,
@@ -141,6 +145,10 @@ static ty_status run_training(ty_pool *pool, ty_err *err) {
                       .readers = opt.readers};
     bool finished;
     ty_status st = make_recipe(&c.recipe, err);
+    if (st == TY_OK && opt.is_new && opt.new_layers)
+        st = ty_fail(err, TY_EINVAL,
+                     "--new-layers is for a checkpoint: with --new config.json says how many "
+                     "layers there are");
     if (st == TY_OK) st = ty_products_check(c.products, err);
     if (st == TY_OK) st = stage_types_parse(&c.pipeline_types, &opt.pipeline_types, err);
     if (st == TY_OK && opt.frozen && c.frozen_type < 0)

@@ -28,6 +28,7 @@ typedef struct {
     const char *dir;
     json_t *config;
     param_source src; /* no checkpoint: all sizes are config.json's */
+    int new_layers;   /* of the language model, behind those of the checkpoint */
     ty_status st;     /* the first failure: what comes after does nothing */
     ty_err *err;
 } reader;
@@ -61,7 +62,7 @@ static float positive(reader *r, const json_t *o, const char *key, double absent
 
 /* New weights of the part that c configures: from here on. */
 static void begin_with_spread(reader *r, const json_t *c) {
-    if (!r->src.checkpoint) r->src.spread = positive(r, c, "initializer_range", 0.02);
+    r->src.spread = positive(r, c, "initializer_range", 0.02);
 }
 
 static void read_config(reader *r) {
@@ -375,7 +376,7 @@ static void read_llm_dims(reader *r) {
     d->width = size_of(r, c, "hidden_size", 4096, n, 2, 1);
     name_of(n, "%smodel.layers.0.mlp.gate_proj.weight", at);
     d->n_ff = size_of(r, c, "intermediate_size", 11008, n, 2, 0);
-    d->n_layer = whole(r, c, "num_hidden_layers", 32, 4096);
+    d->n_layer = whole(r, c, "num_hidden_layers", 32, 4096) + r->new_layers;
     d->n_head = whole(r, c, "num_attention_heads", 32, 4096);
     d->n_head_kv = whole(r, c, "num_key_value_heads", d->n_head, 4096);
     d->n_ctx = whole(r, c, "max_position_embeddings", 2048, 1 << 20);
@@ -411,6 +412,18 @@ static void read_llm_layer(reader *r, int i) {
     l->gate = linear(r, name_of(n, "%s.mlp.gate_proj", at), f, c, false);
     l->up = linear(r, name_of(n, "%s.mlp.up_proj", at), f, c, false);
     l->down = linear_to_stream(r, name_of(n, "%s.mlp.down_proj", at), c, f, false, d->n_layer);
+}
+
+/* A layer that the checkpoint does not have; through it goes the residual stream alone. */
+static void new_llm_layer(reader *r, int i) {
+    const ty_checkpoint *checkpoint = r->src.checkpoint;
+    r->src.checkpoint = NULL;
+    read_llm_layer(r, i);
+    r->src.checkpoint = checkpoint;
+    if (r->st != TY_OK) return;
+    param *adds[] = {r->m->llm_layer[i].o.w, r->m->llm_layer[i].down.w};
+    for (int k = 0; k < 2; k++)
+        memset(adds[k]->value, 0, (size_t)adds[k]->count * sizeof *adds[k]->value);
 }
 
 /* As Hugging Face computes them, in f32 (services/decoder/llama.c does the same). */
@@ -450,7 +463,8 @@ static void read_llm(reader *r) {
     r->m->embed = tensor(r, name_of(n, "%smodel.embed_tokens.weight", at), 2,
                          (int64_t[]){d->n_vocab, d->width}, false);
     r->src.spread = spread;
-    for (int i = 0; i < d->n_layer && r->st == TY_OK; i++) read_llm_layer(r, i);
+    for (int i = 0; i < d->n_layer && r->st == TY_OK; i++)
+        (i < d->n_layer - r->new_layers ? read_llm_layer : new_llm_layer)(r, i);
     r->m->final_norm = norm(r, name_of(n, "%smodel.norm", at), d->width, false, d->eps);
     name_of(n, "%slm_head.weight", at);
     bool tied = json_is_true(json_object_get(c, "tie_word_embeddings"));
@@ -463,9 +477,11 @@ static void read_llm(reader *r) {
 
 /* ---- the whole ---- */
 
-static ty_status read_all(owl **out, const char *dir, const param_source *src, ty_err *err) {
+static ty_status read_all(owl **out, const char *dir, const param_source *src, int new_layers,
+                          ty_err *err) {
     *out = NULL;
-    reader r = {.m = calloc(1, sizeof(owl)), .dir = dir, .src = *src, .err = err};
+    reader r = {
+        .m = calloc(1, sizeof(owl)), .dir = dir, .src = *src, .new_layers = new_layers, .err = err};
     if (!r.m) return ty_fail(err, TY_ENOMEM, "no memory for the model");
     read_config(&r);
     if (r.st == TY_OK) read_version(&r);
@@ -479,14 +495,17 @@ static ty_status read_all(owl **out, const char *dir, const param_source *src, t
 }
 
 ty_status owl_open(owl **out, const char *dir, bool (*trains)(void *ctx, const char *name),
-                   void *ctx, int frozen_type, ty_err *err) {
+                   void *ctx, int frozen_type, int new_layers, uint64_t seed, ty_err *err) {
     ty_checkpoint *checkpoint = NULL;
     *out = NULL;
     ty_status st = ty_checkpoint_open(&checkpoint, dir, err);
     if (st != TY_OK) return st;
-    param_source src = {
-        .checkpoint = checkpoint, .trains = trains, .ctx = ctx, .frozen_type = frozen_type};
-    st = read_all(out, dir, &src, err);
+    param_source src = {.checkpoint = checkpoint,
+                        .seed = seed,
+                        .trains = trains,
+                        .ctx = ctx,
+                        .frozen_type = frozen_type};
+    st = read_all(out, dir, &src, new_layers, err);
     ty_checkpoint_close(&checkpoint);
     return st;
 }
@@ -494,7 +513,7 @@ ty_status owl_open(owl **out, const char *dir, bool (*trains)(void *ctx, const c
 ty_status owl_new(owl **out, const char *dir, bool (*trains)(void *ctx, const char *name),
                   void *ctx, int frozen_type, uint64_t seed, ty_err *err) {
     param_source src = {.seed = seed, .trains = trains, .ctx = ctx, .frozen_type = frozen_type};
-    return read_all(out, dir, &src, err);
+    return read_all(out, dir, &src, 0, err);
 }
 
 static const char CELLS[] = "cells.weight";

@@ -72,10 +72,11 @@ typedef struct {
     float *cos, *sin; /* [n_ctx, d_head / 2] */
 } owl;
 
-/* Reads DIR (config.json and weights).  trains and frozen_type: param.h.  Parameters are not settled
- * yet: LoRA may be added first.  Fails: TY_ENOTFOUND, TY_EFORMAT, TY_ESHAPE, TY_EUNSUPPORTED. */
+/* Reads DIR (config.json and weights).  trains and frozen_type: param.h.  The language model gets new_layers more behind
+ * its last, from seed, which at first change nothing: what they add to the residual stream is 0 (LLaMA Pro,
+ * arXiv 2401.02415).  Parameters are not settled yet: LoRA may be added first.  Fails: TY_ENOTFOUND, TY_EFORMAT, TY_ESHAPE, TY_EUNSUPPORTED. */
 ty_status owl_open(owl **out, const char *dir, bool (*trains)(void *ctx, const char *name),
-                   void *ctx, int frozen_type, ty_err *err);
+                   void *ctx, int frozen_type, int new_layers, uint64_t seed, ty_err *err);
 /* The same with new weights: DIR needs config.json alone, which then gives all sizes. */
 ty_status owl_new(owl **out, const char *dir, bool (*trains)(void *ctx, const char *name),
                   void *ctx, int frozen_type, uint64_t seed, ty_err *err);

@@ -64,7 +64,8 @@ static ty_status open_model(trainer *t, ty_err *err) {
         return ty_fail(err, TY_EINVAL, "\"%.200s\" is no regular expression", r->trains);
     ty_status st = t->c->is_new
                        ? owl_new(&t->m, t->c->model, trains, &e, t->c->frozen_type, t->c->seed, err)
-                       : owl_open(&t->m, t->c->model, trains, &e, t->c->frozen_type, err);
+                       : owl_open(&t->m, t->c->model, trains, &e, t->c->frozen_type,
+                                  t->c->new_layers, t->c->seed, err);
     regfree(&e);
     if (st == TY_OK && r->version >= 0 && t->m->version != r->version)
         st = ty_fail(err, TY_EINVAL, "recipe %s is for %s, %s is not one", r->name,
@@ -130,17 +131,19 @@ static void describe(trainer *t) {
         t->settings, sizeof t->settings,
         "recipe %s trains %s lora %d %g %g %s optimizer %d %.9g %.9g %.9g %.9g lr %.9g clip %.9g "
         "schedule %d "
-        "new %d %swarmup %d %.9g batch %d micro %d ranks %d length %d augment %d seed %llu "
+        "new %d layers %d %swarmup %d %.9g batch %d micro %d ranks %d length %d augment %d seed "
+        "%llu "
         "steps %lld "
         "samples %lld "
         "targets of the first %d",
         r->name, r->trains, r->lora_rank, r->lora_alpha, r->lora_dropout,
         r->lora_rank ? t->lora.target : "-", (int)r->optimizer.kind, r->optimizer.beta1,
         r->optimizer.beta2, r->optimizer.eps, r->optimizer.weight_decay, r->lr, r->clip,
-        (int)r->schedule, t->c->is_new, t->c->products == TY_PRODUCTS_BF16 ? "products bf16 " : "",
-        r->warmup_steps, r->warmup_ratio, r->batch, t->c->micro_batch, ranks_size(),
-        t->c->max_length, r->augment, (unsigned long long)t->c->seed, (long long)t->steps,
-        (long long)t->data.n, t->data.item[0].n_target);
+        (int)r->schedule, t->c->is_new, t->c->new_layers,
+        t->c->products == TY_PRODUCTS_BF16 ? "products bf16 " : "", r->warmup_steps,
+        r->warmup_ratio, r->batch, t->c->micro_batch, ranks_size(), t->c->max_length, r->augment,
+        (unsigned long long)t->c->seed, (long long)t->steps, (long long)t->data.n,
+        t->data.item[0].n_target);
 }
 
 static ty_status plan(trainer *t, ty_err *err) {
@@ -400,7 +403,8 @@ static ty_status results(trainer *t, ty_err *err) {
         if (!t->c->merge && !t->c->pipeline) return st;
     }
     snprintf(path, sizeof path, "%s/model", t->c->out);
-    if (st == TY_OK) st = export_model(t->m, t->c->model, t->c->is_new, path, err);
+    if (st == TY_OK)
+        st = export_model(t->m, t->c->model, t->c->is_new, t->c->new_layers, path, err);
     if (st != TY_OK || !t->c->pipeline) return st;
     char name[4096];
     snprintf(name, sizeof name, "%s", t->c->pipeline);

@@ -26,6 +26,7 @@ typedef struct {
     int micro_batch; /* samples of one pass on one rank */
     int max_length;  /* ids of a sample; 0: what the model has */
     int frozen_type; /* -1: as stored */
+    int new_layers;  /* that the language model gets behind its last */
     bool is_new; /* begin with new weights: `model` needs config.json and tokenizer.model alone */
     bool recompute, merge;
     ty_products products;       /* how matrices are multiplied */

@@ -8,6 +8,7 @@
 
 #include "common/base/file.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,10 +141,46 @@ static void vit_learns_from_cells_before_the_rest(void **state) {
     free(data);
 }
 
+/* Layers behind the last: the grown model says what it said, and learns on as a model of that many layers. */
+static void new_layers_change_nothing_until_they_learn(void **state) {
+    (void)state;
+    free(RUN(ARG(test_bin("tyto-train")), ARG("--model"), ARG(in_base("first/model")),
+             ARG("--new-layers"), ARG("2"), ARG("--data"), ARG(in_base("first.jsonl")),
+             ARG("--images"), ARG("tests/golden/images"), ARG("--recipe"), ARG("v1-full"),
+             ARG("--out"), ARG(in_base("grown")), ARG("--steps"), ARG("1"), ARG("--lr"),
+             ARG("1e-12"), ARG("--warmup"), ARG("0"), ARG("--batch"), ARG("2"), ARG("--pipeline"),
+             ARG(in_base("grown/pipe"))));
+    json_t *c = json_load_file(in_base("grown/model/config.json"), 0, NULL);
+    assert_int_equal(
+        json_integer_value(json_object_get(json_object_get(c, "text_config"), "num_hidden_layers")),
+        4);
+    json_decref(c);
+    char *meal = ask(in_base("grown/pipe"), "tests/golden/images/photo_47.jpg", "What is it?");
+    assert_string_equal(meal, "A meal.\n");
+    free(meal);
+    write_file(in_base("third.jsonl"), LINE("photo_47.jpg", "What is it?", "It is red.")
+                                           LINE("photo_48.jpg", "What is it?", "It is gray."));
+    train(in_base("grown/model"), in_base("third.jsonl"), "all", in_base("third"),
+          in_base("third/pipe"), "120", "--readers=1");
+    char *red = ask(in_base("third/pipe"), "tests/golden/images/photo_47.jpg", "What is it?");
+    assert_string_equal(red, "It is red.\n");
+    free(red);
+    test_output o = test_run((char *[]){ARG(test_bin("tyto-train")), ARG("--new"),
+                                        ARG("--new-layers"), ARG("1"), ARG("--model"), ARG(base),
+                                        ARG("--data"), ARG(in_base("third.jsonl")), ARG("--recipe"),
+                                        ARG("all"), ARG("--out"), ARG(in_base("no")), NULL},
+                             NULL, 0, 60);
+    assert_int_equal(o.exit_code, 1);
+    assert_non_null(strstr(o.err, "--new-layers is for a checkpoint"));
+    free(o.out);
+    free(o.err);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(trained_model_answers_what_it_was_taught),
         cmocka_unit_test(vit_learns_from_cells_before_the_rest),
+        cmocka_unit_test(new_layers_change_nothing_until_they_learn),
         cmocka_unit_test(adapter_merged_at_import_answers_as_the_merged_model),
     };
     return cmocka_run_group_tests(tests, make_inputs, NULL);

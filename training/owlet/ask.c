@@ -5,26 +5,34 @@
 #include <string.h>
 
 /* What asks for a thing that is named, *: "the colour of the boat". */
-enum { FRAMES = 8 };
+enum { FRAMES = 14 };
 static const char *const FRAME[LANG_COUNT][FRAMES] = {
     [LANG_EN] = {"What is *?", "Tell me *.", "Name *.", "Give me *.", "I want to know *.", "Say *.",
-                 "Do you know *?", "Please, *?"},
+                 "Do you know *?", "Please, *?", "Find *.", "Can you tell me *?", "Let me know *.",
+                 "Answer me: *?", "I ask for *.", "Show me *."},
     [LANG_ZH] = {"*是什么？", "告诉我*。", "说出*。", "请问*？", "我想知道*。", "请说*。",
-                 "你知道*吗？", "请给出*。"},
+                 "你知道*吗？", "请给出*。", "找出*。", "能告诉我*吗？", "请回答*。", "我要问*。",
+                 "请指出*。", "说说*。"},
     [LANG_JA] = {"*は何ですか。", "*を教えてください。", "*を言ってください。", "*を知りたいです。",
-                 "*は？", "*をお願いします。", "*が分かりますか。", "*を答えてください。"},
+                 "*は？", "*をお願いします。", "*が分かりますか。", "*を答えてください。",
+                 "*を見つけてください。", "*を教えて。", "*について聞きます。",
+                 "*を話してください。", "*を示してください。", "*が知りたい。"},
     [LANG_DE] = {"Was ist *?", "Sag mir: *.", "Wie lautet *?", "Hier ist gefragt: *.",
-                 "Ich suche: *.", "Gesucht ist *.", "Weißt du, was * ist?", "Bitte: *?"},
+                 "Ich suche: *.", "Gesucht ist *.", "Weißt du, was * ist?", "Bitte: *?",
+                 "Finde heraus: *.", "Kannst du mir sagen, was * ist?", "Antworte mir: *?",
+                 "Ich frage: *?", "Zeig mir: *.", "Gefragt wird: *."},
 };
 
-/* One way to ask: an exam's question is the one frame that training never joins with this; training takes the
+/* One way to ask.  Two frames are never joined with this in training, they are the exam's; training takes the
  * others, and the wordings that are no frame. */
 static void phrase(char *q, size_t size, const wording *w, language l, chance *c, bool held_out) {
     int n = 0, first = w->about[l] ? 0 : 1;
     while (n < ASK_WORDINGS_MAX && w->direct[l][n]) n++;
-    if (w->about[l] && (held_out || chance_is(c, 0.5))) {
-        int i = (w->held_out + (held_out ? 0 : chance_between(c, 1, FRAMES - 1))) % FRAMES;
-        const char *frame = FRAME[l][i], *gap = strchr(frame, '*');
+    if (w->about[l] && (held_out || chance_is(c, 0.6))) {
+        /* held out: the one that w names, and the one half way round from it */
+        int i = w->held_out + chance_below(c, 2) * (FRAMES / 2);
+        if (!held_out) i += chance_between(c, 1, FRAMES / 2 - 1);
+        const char *frame = FRAME[l][i % FRAMES], *gap = strchr(frame, '*');
         snprintf(q, size, "%.*s%s%s", (int)(gap - frame), frame, w->about[l], gap + 1);
     } else {
         snprintf(q, size, "%s", w->direct[l][held_out ? 0 : chance_between(c, first, n - 1)]);

@@ -14,7 +14,7 @@
 enum { ASK_WORDINGS_MAX = 8 };
 typedef struct {
     const char *about[LANG_COUNT]; /* what is asked for, named; NULL: direct[l][0] is the exam's */
-    int held_out;                  /* the frame that is the exam's alone */
+    int held_out;                  /* the first of the two frames that are the exam's alone */
     const char *direct[LANG_COUNT][ASK_WORDINGS_MAX]; /* NULL where there are fewer */
 } wording;
 /* Appends a question and its answer; in training at times with an opening before it. */

@@ -68,7 +68,7 @@ static ability some_ability(chance *c, purpose why) {
     static const int WEIGHT[][ABILITY_COUNT_OF] = {
         [FOR_EXAM] = {1, 1, 1, 1, 1, 1, 1, 1, 1},
         [FOR_PICTURES] = {14, 14, 10, 14, 18, 18, 14, 12, 8},
-        [FOR_TEXTS] = {16, 12, 12, 14, 14, 20, 26, 22, 32},
+        [FOR_TEXTS] = {12, 6, 6, 18, 10, 26, 34, 34, 20},
     };
     int sum = 0;
     for (int i = 0; i < ABILITY_COUNT_OF; i++) sum += WEIGHT[why][i];

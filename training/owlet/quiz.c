@@ -46,8 +46,15 @@ typedef struct {
     int group;
 } question;
 
-/* Further questions in random order until r has `turns` turns; the description, which gives much away, late. */
-static void ask_more(record *r, chance *c, const scene *s, ask_what but, int but_group, int turns) {
+/* What is learnt soon: in texts half of these questions are left out for the harder ones. */
+static bool is_easy(ask_what what) {
+    return what == ASK_COUNT || what == ASK_COLOUR || what == ASK_WHERE;
+}
+
+/* Further questions in random order until r has as many turns as o allows; the description, which gives much away, late. */
+static void ask_more(record *r, chance *c, const scene *s, ask_what but, int but_group,
+                     const quiz_options *o) {
+    int turns = o->turns;
     question list[ASK_COUNT_OF * SCENE_GROUPS_MAX];
     int order[ASK_COUNT_OF * SCENE_GROUPS_MAX], n = 0;
     for (int what = 0; what < ASK_COUNT_OF; what++)
@@ -58,6 +65,7 @@ static void ask_more(record *r, chance *c, const scene *s, ask_what but, int but
     bool describe_last = but != ASK_DESCRIBE && ask_fits(s, ASK_DESCRIBE, 0) && chance_is(c, 0.6);
     for (int i = 0; i < n; i++) {
         const question *q = &list[order[i]];
+        if (!o->side && is_easy(q->what) && chance_is(c, 0.5)) continue;
         if (q->what != ASK_DESCRIBE && r->n_turn + ask_turns(q->what) + describe_last <= turns)
             ask(r, c, s, q->what, q->group, false);
     }
@@ -68,7 +76,7 @@ static ty_status quiz_scene(record *r, chance *c, const scene *s, ask_what what,
                             const quiz_options *o, ty_err *err) {
     see(r, s);
     ask(r, c, s, what, g, o->held_out);
-    if (o->turns > 1) ask_more(r, c, s, what, g, o->turns);
+    if (o->turns > 1) ask_more(r, c, s, what, g, o);
     return add_scene(r, s, o, err);
 }
 
@@ -128,8 +136,14 @@ static void see_paper(record *r, const paper *p) {
 }
 
 static ty_status document(record *r, chance *c, const quiz_options *o, ty_err *err) {
+    /* In training what must be looked up among several comes more often. */
+    static const paper_kind OFTEN[] = {PAPER_RECEIPT, PAPER_RECEIPT, PAPER_RECEIPT, PAPER_BADGE,
+                                       PAPER_TICKET,  PAPER_TICKET,  PAPER_CHART,   PAPER_CHART,
+                                       PAPER_CHART,   PAPER_CHART,   PAPER_CHART};
     paper p;
-    paper_make(&p, c, (paper_kind)chance_below(c, PAPER_COUNT));
+    paper_make(&p, c,
+               o->held_out ? (paper_kind)chance_below(c, PAPER_COUNT)
+                           : OFTEN[chance_below(c, (int)(sizeof OFTEN / sizeof *OFTEN))]);
     see_paper(r, &p);
     if (o->turns > 1)
         ask_paper_all(r, c, &p, o->turns);
