@@ -5,22 +5,66 @@
 #include <string.h>
 
 /* What asks for a thing that is named, *: "the colour of the boat". */
-enum { FRAMES = 14 };
+enum { FRAMES = 24, HELD_FRAMES = 14 }; /* the exam's are among the first HELD_FRAMES */
 static const char *const FRAME[LANG_COUNT][FRAMES] = {
-    [LANG_EN] = {"What is *?", "Tell me *.", "Name *.", "Give me *.", "I want to know *.", "Say *.",
-                 "Do you know *?", "Please, *?", "Find *.", "Can you tell me *?", "Let me know *.",
-                 "Answer me: *?", "I ask for *.", "Show me *."},
-    [LANG_ZH] = {"*是什么？", "告诉我*。", "说出*。", "请问*？", "我想知道*。", "请说*。",
-                 "你知道*吗？", "请给出*。", "找出*。", "能告诉我*吗？", "请回答*。", "我要问*。",
-                 "请指出*。", "说说*。"},
-    [LANG_JA] = {"*は何ですか。", "*を教えてください。", "*を言ってください。", "*を知りたいです。",
-                 "*は？", "*をお願いします。", "*が分かりますか。", "*を答えてください。",
-                 "*を見つけてください。", "*を教えて。", "*について聞きます。",
-                 "*を話してください。", "*を示してください。", "*が知りたい。"},
-    [LANG_DE] = {"Was ist *?", "Sag mir: *.", "Wie lautet *?", "Hier ist gefragt: *.",
-                 "Ich suche: *.", "Gesucht ist *.", "Weißt du, was * ist?", "Bitte: *?",
-                 "Finde heraus: *.", "Kannst du mir sagen, was * ist?", "Antworte mir: *?",
-                 "Ich frage: *?", "Zeig mir: *.", "Gefragt wird: *."},
+    [LANG_EN] =
+        {"What is *?",     "Tell me *.",     "Name *.",      "Give me *.", "I want to know *.",
+         "Say *.",         "Do you know *?", "Please, *?",   "Find *.",    "Can you tell me *?",
+         "Let me know *.", "Answer me: *?",  "I ask for *.", "Show me *.", "*?",
+         "And *?",         "*, please.",     "Now *.",       "Then *?",    "Your answer: *?",
+         "Question: *?",   "Next: *.",       "*!",           "About *?"},
+    [LANG_ZH] = {"*是什么？",   "告诉我*。", "说出*。", "请问*？",       "我想知道*。", "请说*。",
+                 "你知道*吗？", "请给出*。", "找出*。", "能告诉我*吗？", "请回答*。",   "我要问*。",
+                 "请指出*。",   "说说*。",   "*？",     "还有*？",       "那*呢？",     "现在说*。",
+                 "然后*？",     "回答*。",   "问*。",   "接着：*。",     "关于*？",     "*！"},
+    [LANG_JA] = {"*は何ですか。",
+                 "*を教えてください。",
+                 "*を言ってください。",
+                 "*を知りたいです。",
+                 "*は？",
+                 "*をお願いします。",
+                 "*が分かりますか。",
+                 "*を答えてください。",
+                 "*を見つけてください。",
+                 "*を教えて。",
+                 "*について聞きます。",
+                 "*を話してください。",
+                 "*を示してください。",
+                 "*が知りたい。",
+                 "*？",
+                 "あと*は？",
+                 "では*は？",
+                 "今度は*。",
+                 "次は*。",
+                 "*を答えて。",
+                 "*を聞きます。",
+                 "*について。",
+                 "*をどうぞ。",
+                 "*！"},
+    [LANG_DE] = {"Was ist *?",
+                 "Sag mir: *.",
+                 "Wie lautet *?",
+                 "Hier ist gefragt: *.",
+                 "Ich suche: *.",
+                 "Gesucht ist *.",
+                 "Weißt du, was * ist?",
+                 "Bitte: *?",
+                 "Finde heraus: *.",
+                 "Kannst du mir sagen, was * ist?",
+                 "Antworte mir: *?",
+                 "Ich frage: *?",
+                 "Zeig mir: *.",
+                 "Gefragt wird: *.",
+                 "*?",
+                 "Und *?",
+                 "*, bitte.",
+                 "Jetzt *.",
+                 "Dann *?",
+                 "Deine Antwort: *?",
+                 "Frage: *?",
+                 "Als Nächstes: *.",
+                 "Zu *?",
+                 "*!"},
 };
 
 /* One way to ask.  Two frames are never joined with this in training, they are the exam's; training takes the
@@ -30,9 +74,10 @@ static void phrase(char *q, size_t size, const wording *w, language l, chance *c
     while (n < ASK_WORDINGS_MAX && w->direct[l][n]) n++;
     if (w->about[l] && (held_out || chance_is(c, 0.6))) {
         /* held out: the one that w names, and the one half way round from it */
-        int i = w->held_out + chance_below(c, 2) * (FRAMES / 2);
-        if (!held_out) i += chance_between(c, 1, FRAMES / 2 - 1);
-        const char *frame = FRAME[l][i % FRAMES], *gap = strchr(frame, '*');
+        int one = w->held_out, other = (one + HELD_FRAMES / 2) % HELD_FRAMES, i;
+        do i = held_out ? (chance_is(c, 0.5) ? one : other) : chance_below(c, FRAMES);
+        while (!held_out && (i == one || i == other));
+        const char *frame = FRAME[l][i], *gap = strchr(frame, '*');
         snprintf(q, size, "%.*s%s%s", (int)(gap - frame), frame, w->about[l], gap + 1);
     } else {
         snprintf(q, size, "%s", w->direct[l][held_out ? 0 : chance_between(c, first, n - 1)]);
