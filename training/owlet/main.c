@@ -68,7 +68,7 @@ static ability some_ability(chance *c, purpose why) {
     static const int WEIGHT[][ABILITY_COUNT_OF] = {
         [FOR_EXAM] = {1, 1, 1, 1, 1, 1, 1, 1, 1},
         [FOR_PICTURES] = {14, 14, 10, 14, 18, 18, 14, 12, 8},
-        [FOR_TEXTS] = {12, 6, 6, 18, 10, 26, 34, 34, 20},
+        [FOR_TEXTS] = {20, 4, 4, 24, 8, 20, 20, 34, 12},
     };
     int sum = 0;
     for (int i = 0; i < ABILITY_COUNT_OF; i++) sum += WEIGHT[why][i];
@@ -83,7 +83,7 @@ static ty_status make(record *r, chance *c, int side, purpose why, ty_err *err) 
     ability what = some_ability(c, why);
     ty_status st = TY_OK;
     record_init(r, what, some_language(c));
-    if (why == FOR_TEXTS && chance_is(c, 0.15))
+    if (why == FOR_TEXTS && chance_is(c, 0.3))
         tell_drill(r, c, false);
     else if (what == ABILITY_TEXT)
         talk_make(r, c, exam, exam ? 1 : turns / 2);

@@ -27,17 +27,34 @@ typedef struct {
     bool again; /* what is asked comes in any order, and again and again */
 } exercise;
 
-/* Comes first: "hat grey" has the colour right behind the thing, as the picture in words has it, which is the easiest to
- * learn; all others are learnt once this one is.  As the list goes on at random, again and again, nothing can be had by
- * leaving out what was said before. */
-static const exercise FIRST = {
-    .ask = {.about = {"things with their colours", "东西和颜色", "ものと色", "Dinge mit Farbe"},
-            .direct = {{"Name things with their colours."},
-                       {"说出东西和颜色。"},
-                       {"ものと色を挙げてください。"},
-                       {"Nenne Dinge mit Farbe."}}},
-    .pair = "{k} {colour}",
-    .again = true};
+/* One of these comes first: "hat grey" has the colour right behind the thing, as the picture in words has it, which is the
+ * easiest to learn; all others are learnt once this one is.  The others look things up the other way round.  As the list
+ * goes on at random, again and again, nothing can be had by leaving out what was said before. */
+static const exercise FIRST[] = {
+    {.ask = {.about = {"things with their colours", "东西和颜色", "ものと色", "Dinge mit Farbe"},
+             .direct = {{"Name things with their colours."},
+                        {"说出东西和颜色。"},
+                        {"ものと色を挙げてください。"},
+                        {"Nenne Dinge mit Farbe."}}},
+     .pair = "{k} {colour}",
+     .again = true},
+    {.ask = {.about = {"colours with their things", "颜色和东西", "色ともの", "Farben mit Ding"},
+             .direct = {{"Name colours with their things."},
+                        {"说出颜色和东西。"},
+                        {"色とものを挙げてください。"},
+                        {"Nenne Farben mit Ding."}}},
+     .pair = "{colour} {k}",
+     .again = true},
+    {.ask = {.about = {"places with their things", "位置和东西", "場所ともの", "Orte mit Ding"},
+             .direct = {{"Name places with their things."},
+                        {"说出位置和东西。"},
+                        {"場所とものを挙げてください。"},
+                        {"Nenne Orte mit Ding."}}},
+     .pair = "{place} {k}",
+     .places = true,
+     .again = true},
+};
+enum { FIRSTS = sizeof FIRST / sizeof *FIRST };
 
 static const exercise EXERCISE[] = {
     {.ask = {.about = {"all colours", "所有颜色", "すべての色", "alle Farben"},
@@ -128,9 +145,19 @@ void tell_drill(record *r, chance *c, bool easy) {
         where[i] = placed ? (place)places[i] : PLACE_COUNT;
     }
     tell(&r->seen, g, where, n);
-    do_exercise(r, c, &FIRST, g, where, n);
-    if (easy) do_exercise(r, c, &FIRST, g, where, n);
-    for (int i = 0; i < EXERCISES && !easy; i++)
+    if (easy) {
+        do_exercise(r, c, &FIRST[0], g, where, n);
+        do_exercise(r, c, &FIRST[0], g, where, n);
+        return;
+    }
+    int firsts[FIRSTS];
+    chance_order(c, firsts, FIRSTS);
+    for (int i = 0, done = 0; i < FIRSTS && done < 2; i++)
+        if (placed || !FIRST[firsts[i]].places) {
+            do_exercise(r, c, &FIRST[firsts[i]], g, where, n);
+            done++;
+        }
+    for (int i = 0; i < EXERCISES; i++)
         if (placed || !EXERCISE[order[i]].places)
             do_exercise(r, c, &EXERCISE[order[i]], g, where, n);
 }
