@@ -73,8 +73,9 @@ static void phrase(char *q, size_t size, const wording *w, language l, chance *c
     int n = 0, first = w->about[l] ? 0 : 1;
     while (n < ASK_WORDINGS_MAX && w->direct[l][n]) n++;
     if (w->about[l] && (held_out || chance_is(c, 0.6))) {
-        /* held out: the one that w names, and the one half way round from it */
-        int one = w->held_out, other = (one + HELD_FRAMES / 2) % HELD_FRAMES, i;
+        /* held out: the one that w names, and one of the second half, whose sentences no direct wording has */
+        int half = HELD_FRAMES / 2, one = w->held_out, i;
+        int other = one < half ? one + half : half + (one - half + 1) % half;
         do i = held_out ? (chance_is(c, 0.5) ? one : other) : chance_below(c, FRAMES);
         while (!held_out && (i == one || i == other));
         const char *frame = FRAME[l][i], *gap = strchr(frame, '*');
