@@ -169,7 +169,7 @@ double vit_cells_loss(train_run *r, const owl *m, const owl_batch *b, const vit_
     int32_t *target = ty_arena_array(r->arena, (size_t)rows, sizeof *target);
     double sum = 0;
     if (!target) op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for %d pictures", p->n));
-    if (r->st != TY_OK) return 0;
+    if (r->st != TY_OK || !target) return 0;
     for (int b0 = 0; b0 < p->n; b0++) /* all rows but the class token's */
         memcpy(x + b0 * cells * c, p->features + (b0 * (cells + 1) + 1) * c,
                (size_t)(cells * c) * sizeof *x);

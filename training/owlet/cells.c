@@ -74,7 +74,8 @@ void cells_of(const landmarks *m, int side, int grid,
     int n = grid * grid;
     for (int i = 0; i < n; i++) {
         bool open;
-        double x = (i % grid + 0.5) * size, y = (i / grid + 0.5) * size;
+        int column = i % grid, row = i / grid;
+        double x = (column + 0.5) * size, y = (row + 0.5) * size;
         const cell_spot *s = spot_at(m, x, y, &open);
         out[CELL_KIND][i] = open ? '.' : letter(s && s->thing ? 1 + (int)s->what : 0);
         out[CELL_COLOUR][i] = open ? '.' : letter(s ? 1 + (int)s->col : 0);

@@ -149,8 +149,10 @@ static void draw_chart(cairo_t *cr, const paper *p, double w, double h, landmark
         cairo_set_source_rgb(cr, s->r, s->g, s->b);
         cairo_rectangle(cr, x, base - bar, step * 0.7, bar);
         cairo_fill(cr);
-        for (double up = step * 0.3; up < bar; up += step * 0.35)
-            landmarks_colour(marks, cr, x + step * 0.35, base - up, step * 0.35, p->bar[i]);
+        int spots = 1 + (int)(bar / (step * 0.35));
+        for (int k = 0; k < spots; k++)
+            landmarks_colour(marks, cr, x + step * 0.35, base - bar * (k + 0.5) / spots,
+                             step * 0.35, p->bar[i]);
         cairo_set_source_rgb(cr, 0.1, 0.1, 0.1);
         number(cr, x + step * 0.35, base - bar - h * 0.02, 0, p->value[i], marks);
     }
