@@ -80,25 +80,6 @@ static ty_status add_tensor(const owl *m, const ty_checkpoint *c, const char *na
     return st;
 }
 
-/* Layers that the checkpoint does not have. */
-static ty_status add_new_layers(const owl *m, const ty_checkpoint *c, ty_safetensors_writer *w,
-                                ty_err *err) {
-    ty_status st = TY_OK;
-    for (int i = 0; i < m->params.n && st == TY_OK; i++) {
-        const param *p = m->params.item[i];
-        float *sum = NULL;
-        search s = {p, NULL};
-        if (is_adapter(p) || owl_is_head_of_cells(p) || ty_checkpoint_has(c, p->name)) continue;
-        owl_each_linear((owl *)m, look, &s, NULL);
-        if (s.found && !p->train) st = merged(s.found, &sum, err);
-        if (st == TY_OK)
-            st = ty_safetensors_add(w, p->name, sum ? TY_F32 : p->type, p->n_dim, p->shape,
-                                    sum ? (const void *)sum : p->data, err);
-        free(sum);
-    }
-    return st;
-}
-
 /* dir/config.json with the model's number of layers. */
 static ty_status count_layers(const owl *m, const char *dir, ty_err *err) {
     char path[4200];
@@ -140,12 +121,21 @@ static ty_status copy_small_files(const char *from, const char *dir, ty_err *err
     return st;
 }
 
-static ty_status add_all(const owl *m, ty_safetensors_writer *w, ty_err *err) {
+/* All of the model that the checkpoint does not have: new layers, or everything (c NULL). */
+static ty_status add_missing(const owl *m, const ty_checkpoint *c, ty_safetensors_writer *w,
+                             ty_err *err) {
     ty_status st = TY_OK;
     for (int i = 0; i < m->params.n && st == TY_OK; i++) {
         const param *p = m->params.item[i];
-        if (!is_adapter(p) && !owl_is_head_of_cells(p))
-            st = ty_safetensors_add(w, p->name, p->type, p->n_dim, p->shape, p->data, err);
+        float *sum = NULL;
+        search s = {p, NULL};
+        if (is_adapter(p) || p == m->cells.w || (c && ty_checkpoint_has(c, p->name))) continue;
+        if (c) owl_each_linear((owl *)m, look, &s, NULL);
+        if (s.found && !p->train) st = merged(s.found, &sum, err);
+        if (st == TY_OK)
+            st = ty_safetensors_add(w, p->name, sum ? TY_F32 : p->type, p->n_dim, p->shape,
+                                    sum ? (const void *)sum : p->data, err);
+        free(sum);
     }
     return st;
 }
@@ -158,13 +148,10 @@ ty_status export_model(const owl *m, const char *from, bool is_new, int new_laye
     if (mkdir(dir, 0777) != 0 && errno != EEXIST)
         return ty_fail(err, TY_EIO, "%s: %s", dir, strerror(errno));
     ty_status st = ty_safetensors_writer_create(&w, err);
-    if (st == TY_OK && is_new)
-        st = add_all(m, w, err);
-    else if (st == TY_OK)
-        st = ty_checkpoint_open(&c, from, err);
+    if (st == TY_OK && !is_new) st = ty_checkpoint_open(&c, from, err);
     for (int i = 0; st == TY_OK && c && i < ty_checkpoint_count(c); i++)
         st = add_tensor(m, c, ty_checkpoint_name(c, i), w, err);
-    if (st == TY_OK && c && new_layers) st = add_new_layers(m, c, w, err);
+    if (st == TY_OK && (is_new || new_layers)) st = add_missing(m, c, w, err);
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
     if (st == TY_OK) st = copy_small_files(from, dir, err);
     if (st == TY_OK && new_layers) st = count_layers(m, dir, err);

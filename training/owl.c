@@ -516,21 +516,15 @@ ty_status owl_new(owl **out, const char *dir, bool (*trains)(void *ctx, const ch
     return read_all(out, dir, &src, 0, err);
 }
 
-static const char CELLS[] = "cells.weight";
-
 ty_status owl_add_cells(owl *m, int texts, ty_err *err) {
     m->n_cell_text = texts;
-    return param_new(&m->params, CELLS, 2,
+    return param_new(&m->params, "cells.weight", 2,
                      (int64_t[]){(int64_t)texts * SAMPLE_CLASSES, m->vit.width}, &m->cells.w, err);
 }
 
 int owl_patches(const owl *m) {
     int grid = m->version ? m->vit.image_size / m->vit.patch_size : 0;
     return grid * grid;
-}
-
-bool owl_is_head_of_cells(const param *p) {
-    return strcmp(p->name, CELLS) == 0;
 }
 
 ty_status owl_each_linear(owl *m,

@@ -83,7 +83,6 @@ ty_status owl_new(owl **out, const char *dir, bool (*trains)(void *ctx, const ch
 /* The head under which a ViT learns alone: `texts` things to say of each patch.  Before param_settle.  Fails: TY_ENOMEM. */
 ty_status owl_add_cells(owl *m, int texts, ty_err *err);
 int owl_patches(const owl *m); /* of a picture */
-bool owl_is_head_of_cells(const param *p);
 /* Calls fn for each linear layer of the language model with its checkpoint name without ".weight". */
 ty_status owl_each_linear(owl *m,
                           ty_status (*fn)(void *ctx, const char *name, owl_linear *l, ty_err *err),

@@ -101,6 +101,11 @@ static ty_status settle(trainer *t, ty_err *err) {
     return st;
 }
 
+/* Of a picture, when the data has cells; else 0. */
+static int cells(const trainer *t) {
+    return t->c->recipe.cells ? owl_patches(t->m) : 0;
+}
+
 static ty_status open_data(trainer *t, ty_err *err) {
     char path[4200];
     int longest = t->m->llm.n_ctx;
@@ -111,7 +116,7 @@ static ty_status open_data(trainer *t, ty_err *err) {
                           .version = t->m->version,
                           .visual_rows = t->m->abstractor.n_query + 1,
                           .max_length = longest,
-                          .cells = t->c->recipe.cells ? owl_patches(t->m) : 0};
+                          .cells = cells(t)};
     if (st == TY_OK) st = dataset_open(&t->data, t->c->data, t->c->images, &rules, err);
     if (st == TY_OK && t->m->version)
         st = pictures_open(&t->pictures, t->c->model, t->m->vit.image_size, t->m->version,
@@ -435,7 +440,7 @@ static ty_status open_loader(trainer *t, ty_err *err) {
                        .model = t->m,
                        .seed = t->c->seed,
                        .samples = t->c->micro_batch,
-                       .cells = t->c->recipe.cells ? owl_patches(t->m) : 0,
+                       .cells = cells(t),
                        .stride = ranks_size(),
                        .threads = t->c->readers,
                        .ahead = t->accumulate + 4};

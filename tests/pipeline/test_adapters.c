@@ -247,18 +247,23 @@ static char *answer(const char *pipeline, const char *with) {
                ARG("--quiet"), with ? ARG("--adapter") : NULL, ARG(with));
 }
 
-/* Every linear layer of mPLUG-Owl2's language model, both copies of k and v. */
-static void an_adapter_of_every_layer_answers_as_merged(void **state) {
-    (void)state;
-    char with[256];
-    train("v2-micro", "v2_train.json", "v2-lora", "1e-2", "1", "run-v2", with);
-    const char *apart = import("v2-micro", "owl2", NULL), *whole = import("v2-micro", "m2", with);
+static void check_merged(const char *golden, const char *with) {
+    const char *apart = import(golden, test_path("%s-apart", golden), NULL),
+               *whole = import(golden, test_path("%s-whole", golden), with);
     char *a = answer(apart, with), *b = answer(whole, NULL), *c = answer(apart, NULL);
     assert_string_equal(a, b);
     assert_string_not_equal(a, c);
     free(a);
     free(b);
     free(c);
+}
+
+/* Every linear layer of mPLUG-Owl2's language model, both copies of k and v. */
+static void an_adapter_of_every_layer_answers_as_merged(void **state) {
+    (void)state;
+    char with[256];
+    train("v2-micro", "v2_train.json", "v2-lora", "1e-2", "1", "run-v2", with);
+    check_merged("v2-micro", with);
     test_output o = test_run(
         (char *[]){ARG(test_bin("tyto")), ARG("up"), ARG("--pipeline"), ARG(base), ARG("--adapter"),
                    ARG(test_path("x=%s", with)), ARG("--listen"),
@@ -315,15 +320,7 @@ static const char *write_bloom_adapter(void) {
 
 static void an_adapter_of_blooms_layers_answers_as_merged(void **state) {
     (void)state;
-    const char *with = write_bloom_adapter();
-    const char *apart = import("v1-bloom-micro", "bloom", NULL),
-               *whole = import("v1-bloom-micro", "bloom-m", with);
-    char *a = answer(apart, with), *b = answer(whole, NULL), *c = answer(apart, NULL);
-    assert_string_equal(a, b);
-    assert_string_not_equal(a, c);
-    free(a);
-    free(b);
-    free(c);
+    check_merged("v1-bloom-micro", write_bloom_adapter());
 }
 
 int main(void) {

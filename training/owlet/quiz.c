@@ -26,17 +26,13 @@ static ty_status add_paper(record *r, const paper *p, const quiz_options *o, ty_
                    : TY_OK;
 }
 
-static void scene_in_words(const scene *s, ty_buf *words) {
-    place where[SCENE_GROUPS_MAX];
-    for (int g = 0; g < s->n_group; g++) where[g] = ask_group_place(s, g);
-    tell(words, s->group, where, s->n_group);
-    if (s->sign[0]) ty_buf_printf(words, "%ssign %s", s->n_group ? ", " : "", s->sign);
-}
-
 /* The scene in words, behind what was seen before. */
-static void see(record *r, const scene *s) {
-    if (r->seen.len) ty_buf_puts(&r->seen, "; then ");
-    scene_in_words(s, &r->seen);
+static void see(ty_buf *seen, const scene *s) {
+    place where[SCENE_GROUPS_MAX];
+    if (seen->len) ty_buf_puts(seen, "; then ");
+    for (int g = 0; g < s->n_group; g++) where[g] = ask_group_place(s, g);
+    tell(seen, s->group, where, s->n_group);
+    if (s->sign[0]) ty_buf_printf(seen, "%ssign %s", s->n_group ? ", " : "", s->sign);
 }
 
 /* ---- more questions about the same scene ---- */
@@ -74,7 +70,7 @@ static void ask_more(record *r, chance *c, const scene *s, ask_what but, int but
 
 static ty_status quiz_scene(record *r, chance *c, const scene *s, ask_what what, int g,
                             const quiz_options *o, ty_err *err) {
-    see(r, s);
+    see(&r->seen, s);
     ask(r, c, s, what, g, o->held_out);
     if (o->turns > 1) ask_more(r, c, s, what, g, o);
     return add_scene(r, s, o, err);
@@ -225,12 +221,12 @@ static void compare_more(record *r, chance *c, int pairs) {
         scene a, b;
         int g;
         change what = make_pair(&a, &b, c, &g);
-        ty_buf *words = &r->question[r->n_turn];
-        ty_buf_puts(words, "( ");
-        scene_in_words(&a, words);
-        ty_buf_puts(words, "; then ");
-        scene_in_words(&b, words);
-        ty_buf_puts(words, ")\nHuman: ");
+        ty_buf seen = ty_buf_make(1 << 14);
+        see(&seen, &a);
+        see(&seen, &b);
+        record_put_seen(&seen, &r->question[r->n_turn]);
+        ty_buf_puts(&r->question[r->n_turn], "\nHuman: ");
+        ty_buf_clear(&seen);
         ask_difference(r, c, false, &a, &b, what, g);
     }
 }
@@ -239,8 +235,8 @@ static ty_status compare(record *r, chance *c, const quiz_options *o, ty_err *er
     scene a, b;
     int g;
     change what = make_pair(&a, &b, c, &g);
-    see(r, &a);
-    see(r, &b);
+    see(&r->seen, &a);
+    see(&r->seen, &b);
     ask_difference(r, c, o->held_out, &a, &b, what, g);
     bool first = chance_is(c, 0.5);
     for (int i = 0; i < 2 && r->n_turn < o->turns; i++, first = !first)

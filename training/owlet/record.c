@@ -144,16 +144,17 @@ static void dump(json_t *o, ty_buf *out) {
     json_decref(o);
 }
 
-/* What the pictures show.  The space makes the first word the piece that it is everywhere else. */
-static void put_seen(const record *r, ty_buf *text) {
-    ty_buf_printf(text, "( %s)", r->seen.data);
+/* The space makes the first word the piece that it is everywhere else. */
+void record_put_seen(const ty_buf *seen, ty_buf *out) {
+    ty_buf_printf(out, "( %s)", seen->data);
+    if (seen->failed != TY_OK) out->failed = seen->failed;
 }
 
 static void prompt_text(const record *r, bool in_words, const char *preamble, ty_buf *text) {
     ty_buf_puts(text, preamble);
     if (in_words && r->seen.len) {
         ty_buf_puts(text, "\nHuman: ");
-        put_seen(r, text);
+        record_put_seen(&r->seen, text);
     }
     for (int i = 0; i < r->n_picture && !in_words; i++) ty_buf_puts(text, "\nHuman: <image>");
     for (int i = 0; i < r->n_turn; i++)
@@ -211,7 +212,7 @@ void record_exam(const record *r, const char *prefix, const char *id, ty_buf *ou
     for (int i = 0; i < r->n_turn; i++) {
         ty_buf_reset(&text);
         if (!prefix && i == 0 && r->seen.len) {
-            put_seen(r, &text);
+            record_put_seen(&r->seen, &text);
             ty_buf_puts(&text, "\nHuman: ");
         }
         ty_buf_puts(&text, r->question[i].data);

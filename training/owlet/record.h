@@ -66,6 +66,8 @@ void record_train_v2(const record *r, const char *prefix, const char *id, ty_buf
 /* Cell by cell what is where in picture i: {"image", "cells": [CELL_SIDES texts of grid * grid letters]} (cells.h). */
 void record_cells(const record *r, int i, const char *prefix, int side, int grid, ty_buf *out);
 void record_exam(const record *r, const char *prefix, const char *id, ty_buf *out);
+/* "( seen)", as every text has what pictures show. */
+void record_put_seen(const ty_buf *seen, ty_buf *out);
 /* A text for pre-training: the pictures in words in the place of the pictures, the words in front of every
  * conversation or not; and as a JSON line. */
 void record_corpus(const record *r, bool with_preamble, ty_buf *out);
