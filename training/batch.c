@@ -155,20 +155,20 @@ ty_status owl_batch_make(owl_batch *b, int version, int visual_rows, int n_vocab
     return st;
 }
 
-ty_status owl_batch_of_cells(owl_batch *b, int cells, const owl_sample *sample, int n_sample,
-                             const float *pixels, ty_err *err) {
+ty_status owl_batch_of_labels(owl_batch *b, int places, const owl_sample *sample, int n_sample,
+                              const float *pixels, ty_err *err) {
     memset(b, 0, sizeof *b);
     b->pixels = pixels;
     b->n_sample = b->n_picture = n_sample;
-    b->n_row = n_sample * (cells + 1);
+    b->n_row = n_sample * places;
     if (n_sample == 0) return TY_OK;
-    int n = sample[0].n, texts = n / cells;
+    int n = sample[0].n, texts = n / places;
     b->target = malloc((size_t)n_sample * (size_t)n * sizeof *b->target);
     if (!b->target) return ty_fail(err, TY_ENOMEM, "no memory for a batch of %d samples", n_sample);
     for (int i = 0; i < n_sample; i++)
         for (int k = 0; k < n; k++) {
             int32_t label = sample[i].label[k];
-            b->target[i * n + k % cells * texts + k / cells] = label;
+            b->target[i * n + k % places * texts + k / places] = label;
             b->n_target += label != OWL_IGNORE;
         }
     return TY_OK;

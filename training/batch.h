@@ -41,10 +41,11 @@ typedef struct {
  * pictures, an id outside the vocabulary, longer than n_ctx), TY_ENOMEM. */
 ty_status owl_batch_make(owl_batch *b, int version, int visual_rows, int n_vocab, int n_ctx,
                          const owl_sample *sample, int n_sample, const float *pixels, ty_err *err);
-/* Of a ViT alone: each sample one picture, labels [texts, cells] (sample.h).  target is [n_picture, cells, texts] then, with
- * OWL_IGNORE where nothing is learnt, and n_target counts the others; n_row are the ViT's rows.  Fails: TY_ENOMEM. */
-ty_status owl_batch_of_cells(owl_batch *b, int cells, const owl_sample *sample, int n_sample,
-                             const float *pixels, ty_err *err);
+/* Of pictures without a text: each sample one picture, labels [texts, places] (sample.h): places are cells, or rows of one
+ * text.  target is [n_picture, places, texts] then, with OWL_IGNORE where nothing is learnt, and n_target counts the others;
+ * n_row are the labelled places.  Fails: TY_ENOMEM. */
+ty_status owl_batch_of_labels(owl_batch *b, int places, const owl_sample *sample, int n_sample,
+                              const float *pixels, ty_err *err);
 void owl_batch_clear(owl_batch *b);
 
 #endif

@@ -15,7 +15,7 @@ static ty_status add(dataset *d, int64_t *cap, const sample_rules *rules, const 
     sample s;
     ty_status st = sample_make(&s, rules, record, &bad);
     d->n_read++;
-    if (st == TY_OK && rules->cells && d->n > 0 && s.n != d->item[0].n) {
+    if (st == TY_OK && rules->lesson == LESSON_CELLS && d->n > 0 && s.n != d->item[0].n) {
         st = ty_fail(&bad, TY_EFORMAT, "cells: %d texts, the first record has %d",
                      s.n / rules->cells, d->item[0].n / rules->cells);
         sample_clear(&s);

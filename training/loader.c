@@ -54,7 +54,7 @@ static bool load_pictures(const loader *l, const sample *s, int64_t at, int *n_p
 static ty_status splice(const loader *l, const owl_sample *s, int n, owl_batch *out,
                         const float *pixels, ty_err *err) {
     const owl *m = l->c.model;
-    if (l->c.cells) return owl_batch_of_cells(out, l->c.cells, s, n, pixels, err);
+    if (l->c.labels) return owl_batch_of_labels(out, l->c.labels, s, n, pixels, err);
     return owl_batch_make(out, m->version, m->abstractor.n_query + 1, m->llm.n_vocab, m->llm.n_ctx,
                           s, n, pixels, err);
 }

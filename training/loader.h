@@ -18,7 +18,7 @@ typedef struct {
     const owl *model;
     uint64_t seed;
     int samples; /* of a micro-batch */
-    int cells;   /* of a picture, where the data has cells; else 0 */
+    int labels;  /* places of a picture that its labels speak of (batch.h); 0: texts */
     int stride; /* micro-batches that all ranks make between two of this rank's, itself included: ranks */
     int threads, ahead;
 } loader_config;

@@ -11,6 +11,7 @@
 
 #include "common/model/layout.h"
 #include "training/param.h"
+#include "training/recipe.h"
 
 /* y = x w^T + b + scale (x a^T) b_low^T; b, low-rank a [r, in] and b_low [out, r] may be NULL. */
 typedef struct {
@@ -53,7 +54,8 @@ typedef struct {
 
     owl_linear
         cells; /* where the ViT learns alone: [n_cell_text * SAMPLE_CLASSES, C], no part of the checkpoint */
-    int n_cell_text; /* 0: no such head */
+    int n_cell_text;   /* 0: no such head */
+    owl_lesson lesson; /* what a pass learns from */
 
     param *cls, *position;
     owl_linear patch_embed; /* the convolution as [C, 3 p p] */

@@ -50,6 +50,21 @@ static double run_cells(train_run *r, const owl *m, const owl_batch *b, float we
     return loss;
 }
 
+/* Pictures to visual rows, and no further. */
+static double run_rows(train_run *r, const owl *m, const owl_batch *b, float weight,
+                       bool backward) {
+    vit_pass vit = {0};
+    abstractor_pass abstractor = {0};
+    vit_forward(r, m, b->pixels, b->n_picture, &vit);
+    if (r->st == TY_OK)
+        abstractor_forward(r, m, vit.features, b->n_picture, (int)(vit.rows / vit.n), &abstractor);
+    float *d = backward ? op_floats(r, (int64_t)b->n_row * m->abstractor.n_out) : NULL;
+    if (r->st != TY_OK) return 0;
+    double loss = abstractor_rows_loss(r, m, b, &abstractor, weight, d);
+    if (backward && r->st == TY_OK) visual_backward(r, m, &vit, &abstractor, d);
+    return loss;
+}
+
 static double run(train_run *r, const owl *m, const owl_batch *b, float weight, bool backward) {
     vit_pass vit = {0};
     abstractor_pass abstractor = {0};
@@ -81,7 +96,9 @@ ty_status pass_run(train_run *r, const owl *m, const owl_batch *b, float weight,
                    double *loss, ty_err *err) {
     r->st = TY_OK;
     ty_arena_reset(r->arena);
-    *loss = (m->n_cell_text ? run_cells : run)(r, m, b, weight, backward);
+    static double (*const RUN[])(train_run *, const owl *, const owl_batch *, float, bool) = {
+        [LESSON_TALK] = run, [LESSON_CELLS] = run_cells, [LESSON_ROWS] = run_rows};
+    *loss = RUN[m->lesson](r, m, b, weight, backward);
     if (r->st != TY_OK && err) *err = r->err;
     return r->st;
 }

@@ -198,6 +198,23 @@ static void tokens_back(train_run *r, const owl *m, const abstractor_pass *p, co
     op_linear_back(r, &m->visual_fc, p->x[m->abstractor.n_layer], p->fc, p->rows, dx, false);
 }
 
+double abstractor_rows_loss(train_run *r, const owl *m, const owl_batch *b,
+                            const abstractor_pass *p, float weight, float *d) {
+    int64_t width = m->abstractor.n_out, rows = (int64_t)p->n * (m->abstractor.n_query + 1);
+    float *off = op_floats(r, width);
+    double sum = 0;
+    for (int64_t i = 0; i < rows && r->st == TY_OK; i++) {
+        const float *token = p->tokens + i * width;
+        param_floats(m->embed, b->target[i] * width, width, off);
+        for (int64_t k = 0; k < width; k++) {
+            off[k] = token[k] - off[k];
+            sum += (double)(off[k] * off[k]) / (double)width;
+            if (d) d[i * width + k] = weight * 2 / (float)width * off[k];
+        }
+    }
+    return sum;
+}
+
 void abstractor_backward(train_run *r, const owl *m, abstractor_pass *p, const float *d,
                          float *d_features) {
     const ty_abstractor_dims *n = &m->abstractor;

@@ -9,6 +9,13 @@
 
 typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE } schedule_kind;
 
+/* What the records say (sample.h), and who learns it. */
+typedef enum {
+    LESSON_TALK,  /* texts, with pictures or without: the whole model */
+    LESSON_CELLS, /* what is in each patch: the ViT alone, under a head that is thrown away */
+    LESSON_ROWS,  /* what each visual row says: ViT and abstractor, towards the LLM's embeddings */
+} owl_lesson;
+
 typedef struct {
     const char *name, *about;
     int version;        /* of the model: 1, 2, 0 = a plain LLaMA; -1 = any */
@@ -23,8 +30,7 @@ typedef struct {
     double warmup_ratio; /* of all steps, when warmup_steps is 0 */
     int batch;           /* samples of an optimizer step */
     bool augment;        /* v1's random crop and mirror */
-    bool
-        cells; /* the ViT alone learns from labelled cells (sample.h), under a head that is thrown away */
+    owl_lesson lesson;
 } recipe;
 
 /* NULL: no such recipe. */

@@ -257,14 +257,47 @@ static ty_status make_cells(writer *w, const json_t *list) {
     return st;
 }
 
-static ty_status sample_of_cells(sample *s, const sample_rules *rules, const json_t *record,
-                                 ty_err *err) {
+/* The word's piece; in front of it may be the mark of the space that every word begins with. */
+static ty_status put_row(writer *w, const char *word) {
+    const ty_tokenizer *t = w->rules->tokenizer;
+    ty_ids ids = {0};
+    size_t len = 0;
+    ty_status st = ty_tokenizer_encode(t, TY_TOKENIZE_SPM, word, strlen(word), &ids, w->err);
+    bool marked = st == TY_OK && ids.n == 2 &&
+                  strncmp(ty_tokenizer_piece(t, ids.id[0], &len), "\u2581", len) == 0;
+    if (st == TY_OK && ids.n != 1 && !marked)
+        st =
+            ty_fail(w->err, TY_EFORMAT, "rows: \"%.100s\" is %d pieces, a row is one", word, ids.n);
+    if (st == TY_OK && ty_ids_push(&w->label, ids.id[ids.n - 1]) != TY_OK)
+        st = ty_fail(w->err, TY_ENOMEM, "no memory for a sample");
+    ty_ids_clear(&ids);
+    return st;
+}
+
+static ty_status make_rows(writer *w, const json_t *list) {
+    size_t i;
+    const json_t *word;
+    ty_status st = TY_OK;
+    if (json_array_size(list) != (size_t)w->rules->visual_rows)
+        return ty_fail(w->err, TY_EFORMAT, "rows: want a list of %d words, one for each visual row",
+                       w->rules->visual_rows);
+    json_array_foreach(list, i, word) {
+        if (st != TY_OK) break;
+        st = json_is_string(word) ? put_row(w, json_string_value(word))
+                                  : ty_fail(w->err, TY_EFORMAT, "rows: not only words");
+    }
+    return st;
+}
+
+static ty_status sample_of_labels(sample *s, const sample_rules *rules, const json_t *record,
+                                  ty_err *err) {
     writer w = {.rules = rules, .err = err};
     memset(s, 0, sizeof *s);
-    ty_status st = make_cells(&w, json_object_get(record, "cells"));
+    ty_status st = rules->lesson == LESSON_CELLS ? make_cells(&w, json_object_get(record, "cells"))
+                                                 : make_rows(&w, json_object_get(record, "rows"));
     if (st == TY_OK) st = add_pictures(s, json_object_get(record, "image"), err);
     if (st == TY_OK && s->n_picture != 1)
-        st = ty_fail(err, TY_EFORMAT, "image: cells are of one picture, not of %d", s->n_picture);
+        st = ty_fail(err, TY_EFORMAT, "image: labels are of one picture, not of %d", s->n_picture);
     s->label = w.label.id;
     s->n = w.label.n;
     for (int i = 0; i < s->n; i++) s->n_target += s->label[i] != OWL_IGNORE;
@@ -273,7 +306,7 @@ static ty_status sample_of_cells(sample *s, const sample_rules *rules, const jso
 }
 
 ty_status sample_make(sample *s, const sample_rules *rules, const json_t *record, ty_err *err) {
-    if (rules->cells) return sample_of_cells(s, rules, record, err);
+    if (rules->lesson != LESSON_TALK) return sample_of_labels(s, rules, record, err);
     writer w = {.rules = rules, .err = err};
     memset(s, 0, sizeof *s);
     ty_status st = make(&w, record);

@@ -7,11 +7,14 @@
  *   text alone  {"text": "..."} for a plain LLaMA: every token is learnt
  *   cells  {"image": "path", "cells": ["0000.1...", ...]} for a ViT alone: what is in each patch, row by row, a text for
  *          each thing that can be said of one; letters '0' to 'o' are classes 0 to 63, '.' is not learnt
+ *   rows   {"image": "path", "rows": ["cat", "red", ...]} for a new abstractor: what each visual row says, the last one's end row
+ *          included, in words that are one piece of the tokenizer
  */
 #ifndef TRAIN_SAMPLE_H
 #define TRAIN_SAMPLE_H
 
 #include "common/model/tokenizer.h"
+#include "training/recipe.h"
 
 #include <jansson.h>
 
@@ -19,7 +22,7 @@ enum { SAMPLE_PICTURES = 16, SAMPLE_CLASSES = 64 };
 
 typedef struct {
     int32_t *id,
-        *label; /* [n]: OWL_IGNORE where nothing is learnt.  Of cells: no ids, labels text by text */
+        *label; /* [n]: OWL_IGNORE where nothing is learnt.  Of cells and rows: no ids; of cells text by text */
     int n, n_target;
     int n_picture;
     char *picture[SAMPLE_PICTURES]; /* paths as the record has them */
@@ -30,7 +33,8 @@ typedef struct {
     int version;     /* owl.h's */
     int visual_rows; /* Q + 1 */
     int max_length;  /* ids; longer samples are cut */
-    int cells;       /* patches of a picture, when the records have cells; else 0 */
+    owl_lesson lesson;
+    int cells; /* patches of a picture */
 } sample_rules;
 
 /* Fails: TY_EFORMAT (says which field is wrong), TY_ENOMEM.  A sample with nothing to learn is no

@@ -78,8 +78,9 @@ static ty_status open_model(trainer *t, ty_err *err) {
         if (st == TY_OK) st = lora_add(t->m, &t->lora, t->c->seed, err);
         if (st == TY_OK && t->c->resume_from) st = lora_load(t->m, t->c->resume_from, err);
     }
-    if (st == TY_OK && r->cells && !t->m->version)
+    if (st == TY_OK && r->lesson != LESSON_TALK && !t->m->version)
         st = ty_fail(err, TY_EINVAL, "recipe %s is for a ViT, %s has none", r->name, t->c->model);
+    if (st == TY_OK) t->m->lesson = r->lesson;
     return st;
 }
 
@@ -87,7 +88,8 @@ static ty_status open_model(trainer *t, ty_err *err) {
 static ty_status settle(trainer *t, ty_err *err) {
     const recipe *r = &t->c->recipe;
     ty_status st = TY_OK;
-    if (r->cells) st = owl_add_cells(t->m, t->data.item[0].n / owl_patches(t->m), err);
+    if (r->lesson == LESSON_CELLS)
+        st = owl_add_cells(t->m, t->data.item[0].n / owl_patches(t->m), err);
     if (st == TY_OK) st = param_settle(&t->m->params, ranks_rank(), ranks_size(), err);
     if (st == TY_OK && t->m->params.n_value == 0)
         st = ty_fail(err, TY_EINVAL, "nothing trains: \"%.200s\" matches no parameter", r->trains);
@@ -101,9 +103,13 @@ static ty_status settle(trainer *t, ty_err *err) {
     return st;
 }
 
-/* Of a picture, when the data has cells; else 0. */
-static int cells(const trainer *t) {
-    return t->c->recipe.cells ? owl_patches(t->m) : 0;
+/* Places of a picture that its labels speak of (loader.h). */
+static int labels(const trainer *t) {
+    switch (t->c->recipe.lesson) {
+    case LESSON_CELLS: return owl_patches(t->m);
+    case LESSON_ROWS: return t->m->abstractor.n_query + 1;
+    default: return 0;
+    }
 }
 
 static ty_status open_data(trainer *t, ty_err *err) {
@@ -116,7 +122,8 @@ static ty_status open_data(trainer *t, ty_err *err) {
                           .version = t->m->version,
                           .visual_rows = t->m->abstractor.n_query + 1,
                           .max_length = longest,
-                          .cells = cells(t)};
+                          .lesson = t->c->recipe.lesson,
+                          .cells = owl_patches(t->m)};
     if (st == TY_OK) st = dataset_open(&t->data, t->c->data, t->c->images, &rules, err);
     if (st == TY_OK && t->m->version)
         st = pictures_open(&t->pictures, t->c->model, t->m->vit.image_size, t->m->version,
@@ -440,7 +447,7 @@ static ty_status open_loader(trainer *t, ty_err *err) {
                        .model = t->m,
                        .seed = t->c->seed,
                        .samples = t->c->micro_batch,
-                       .cells = cells(t),
+                       .labels = labels(t),
                        .stride = ranks_size(),
                        .threads = t->c->readers,
                        .ahead = t->accumulate + 4};

@@ -146,7 +146,7 @@ static void cells_are_read_and_what_is_wrong_with_them_is_said(void **state) {
     char path[4200], text[1024];
     ty_err err = {0};
     dataset d;
-    sample_rules rules = {.cells = 4};
+    sample_rules rules = {.lesson = LESSON_CELLS, .cells = 4};
     snprintf(path, sizeof path, "%s/cells.jsonl", test_temp_dir());
     for (size_t i = 0; i < sizeof WRONG / sizeof *WRONG; i++) {
         snprintf(text, sizeof text, "{\"image\": \"a.jpg\", \"cells\": [\"01.o\", \"....\"]}\n%s\n",
@@ -164,6 +164,47 @@ static void cells_are_read_and_what_is_wrong_with_them_is_said(void **state) {
         assert_string_equal(d.item[0].picture[0], "a.jpg");
         dataset_close(&d);
     }
+}
+
+static void rows_are_read_and_what_is_wrong_with_them_is_said(void **state) {
+    (void)state;
+    static const struct {
+        const char *record, *what;
+    } WRONG[] = {
+        {"{\"image\": \"a.jpg\", \"rows\": [\"the\", \"4\"]}", "3 words"},
+        {"{\"image\": \"a.jpg\", \"rows\": [\"the\", \"4\", \"thethethe\"]}", "a row is one"},
+        {"{\"image\": \"a.jpg\", \"rows\": [\"the\", 4, \"4\"]}", "not only words"},
+        {"{\"image\": \"a.jpg\"}", "3 words"},
+        {"{\"image\": [\"a.jpg\", \"b.jpg\"], \"rows\": [\"the\", \"4\", \"the\"]}", "one picture"},
+    };
+    char path[4200], text[1024];
+    ty_err err = {0};
+    ty_tokenizer *tokenizer = NULL;
+    ty_ids the = {0}, four = {0};
+    dataset d;
+    must(ty_tokenizer_from_spm(&tokenizer, "tests/golden/v1-micro/tokenizer.model", &err), &err);
+    must(ty_tokenizer_encode(tokenizer, TY_TOKENIZE_SPM, "the", 3, &the, &err), &err);
+    must(ty_tokenizer_encode(tokenizer, TY_TOKENIZE_SPM, "4", 1, &four, &err), &err);
+    assert_int_equal(the.n, 1);
+    sample_rules rules = {.tokenizer = tokenizer, .lesson = LESSON_ROWS, .visual_rows = 3};
+    snprintf(path, sizeof path, "%s/rows.jsonl", test_temp_dir());
+    for (size_t i = 0; i < sizeof WRONG / sizeof *WRONG; i++) {
+        snprintf(text, sizeof text,
+                 "{\"image\": \"a.jpg\", \"rows\": [\"the\", \"4\", \"the\"]}\n%s\n",
+                 WRONG[i].record);
+        write_file(path, text);
+        must(dataset_open(&d, path, NULL, &rules, &err), &err);
+        assert_int_equal(d.n, 1);
+        assert_int_equal(d.n_bad, 1);
+        if (!strstr(d.first_bad, WRONG[i].what)) fail_msg("%s: %s", WRONG[i].what, d.first_bad);
+        assert_int_equal(d.item[0].n_target, 3);
+        assert_int_equal(d.item[0].label[0], the.id[0]);
+        assert_int_equal(d.item[0].label[1], four.id[four.n - 1]);
+        dataset_close(&d);
+    }
+    ty_ids_clear(&the);
+    ty_ids_clear(&four);
+    ty_tokenizer_destroy(&tokenizer);
 }
 
 static void unusable_records_are_counted_and_left_out(void **state) {
@@ -246,6 +287,7 @@ int main(void) {
         cmocka_unit_test(records_become_the_references_batches),
         cmocka_unit_test(schedules_equal_the_references),
         cmocka_unit_test(cells_are_read_and_what_is_wrong_with_them_is_said),
+        cmocka_unit_test(rows_are_read_and_what_is_wrong_with_them_is_said),
         cmocka_unit_test(unusable_records_are_counted_and_left_out),
         cmocka_unit_test(order_is_a_permutation_of_each_epoch),
         cmocka_unit_test(augmented_picture_depends_on_its_draw_alone),

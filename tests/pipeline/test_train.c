@@ -1,6 +1,6 @@
 /*
  * test_train.c - from nothing to an answer: a small model with new weights is taught two records into a pipeline,
- * and asked; its ViT learns alone from cells; its LLM gets new layers; then an adapter is trained on it, and the
+ * and asked; its ViT learns alone from cells, its abstractor from rows; its LLM gets new layers; then an adapter is trained on it, and the
  * pipeline with the adapter merged at import answers as the one that the trainer merged.
  */
 #include "tests/support/process.h"
@@ -117,6 +117,18 @@ static void adapter_merged_at_import_answers_as_the_merged_model(void **state) {
     free(adapted);
 }
 
+static void check_last_loss(const char *path, double below) {
+    char *log = NULL;
+    size_t n;
+    ty_err err = {0};
+    assert_int_equal(ty_file_read(path, 1 << 22, &log, &n, &err), TY_OK);
+    const char *last = log, *at;
+    while ((at = strstr(last + 1, "\"loss\":"))) last = at;
+    double loss = atof(last + strlen("\"loss\":"));
+    if (!(loss > 0 && loss < below)) fail_msg("the loss is still %g", loss);
+    free(log);
+}
+
 /* A ViT learns alone; the rest of the model stays, and what it learnt under is not in the model. */
 static void vit_learns_from_cells_before_the_rest(void **state) {
     (void)state;
@@ -125,20 +137,26 @@ static void vit_learns_from_cells_before_the_rest(void **state) {
                "{\"image\": \"photo_48.jpg\", \"cells\": [\"3210\", \"0.00\"]}\n");
     train(in_base("first/model"), in_base("cells.jsonl"), "vit-cells", in_base("seen"),
           in_base("seen/pipe"), "200", "--readers=1");
-    char *data = NULL, *log = NULL;
+    char *data = NULL;
     size_t n;
     ty_err err = {0};
-    assert_int_equal(ty_file_read(in_base("seen/log.jsonl"), 1 << 22, &log, &n, &err), TY_OK);
-    const char *last = log, *at;
-    while ((at = strstr(last + 1, "\"loss\":"))) last = at;
-    double loss = atof(last + strlen("\"loss\":"));
-    if (!(loss > 0 && loss < 0.1)) fail_msg("the loss is still %g", loss);
-    free(log);
+    check_last_loss(in_base("seen/log.jsonl"), 0.1);
     assert_int_equal(
         ty_file_read(in_base("seen/model/model.safetensors"), 64 << 20, &data, &n, &err), TY_OK);
     assert_null(memmem(data, n, "cells.weight", 12));
     assert_non_null(memmem(data, n, "language_model.lm_head.weight", 29));
     free(data);
+}
+
+static void abstractor_learns_its_rows_before_it_is_asked(void **state) {
+    (void)state;
+    write_file(
+        in_base("rows.jsonl"),
+        "{\"image\": \"photo_47.jpg\", \"rows\": [\"the\", \"1\", \"2\", \"3\", \"the\"]}\n"
+        "{\"image\": \"photo_48.jpg\", \"rows\": [\"4\", \"the\", \"2\", \"1\", \"the\"]}\n");
+    train(in_base("first/model"), in_base("rows.jsonl"), "abstractor-rows", in_base("told"),
+          in_base("told/pipe"), "200", "--readers=1");
+    check_last_loss(in_base("told/log.jsonl"), 0.15); /* told apart; alike for both: 0.3 */
 }
 
 /* Layers behind the last: the grown model says what it said, and learns on as a model of that many layers. */
@@ -180,6 +198,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(trained_model_answers_what_it_was_taught),
         cmocka_unit_test(vit_learns_from_cells_before_the_rest),
+        cmocka_unit_test(abstractor_learns_its_rows_before_it_is_asked),
         cmocka_unit_test(new_layers_change_nothing_until_they_learn),
         cmocka_unit_test(adapter_merged_at_import_answers_as_the_merged_model),
     };

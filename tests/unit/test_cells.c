@@ -45,7 +45,7 @@ static void open_rig(rig *g) {
     for (int i = 0; i < PICTURES; i++)
         s[i] = (owl_sample){
             .label = g->label + i * TEXTS * g->cells, .n = TEXTS * g->cells, .n_picture = 1};
-    assert_int_equal(owl_batch_of_cells(&g->b, g->cells, s, PICTURES, g->pixels, &err), TY_OK);
+    assert_int_equal(owl_batch_of_labels(&g->b, g->cells, s, PICTURES, g->pixels, &err), TY_OK);
     g->r = (train_run){.arena = ty_arena_create(0)};
 }
 
@@ -71,7 +71,7 @@ static void batch_puts_the_texts_of_a_cell_side_by_side(void **state) {
     open_rig(&g);
     int n = TEXTS * g.cells, learnt = 0;
     assert_int_equal(g.b.n_picture, PICTURES);
-    assert_int_equal(g.b.n_row, PICTURES * (g.cells + 1));
+    assert_int_equal(g.b.n_row, PICTURES * g.cells);
     for (int p = 0; p < PICTURES; p++)
         for (int t = 0; t < TEXTS; t++)
             for (int c = 0; c < g.cells; c++) {
