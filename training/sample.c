@@ -257,20 +257,23 @@ static ty_status make_cells(writer *w, const json_t *list) {
     return st;
 }
 
-/* The word's piece; in front of it may be the mark of the space that every word begins with. */
-static ty_status put_row(writer *w, const char *word) {
+/* The one piece of a row, as it is behind other text: behind a digit, which joins nothing. */
+static ty_status put_row(writer *w, const char *row) {
+    static const char BEFORE[] = "0";
+    char text[128];
+    ty_ids before = {0}, ids = {0};
     const ty_tokenizer *t = w->rules->tokenizer;
-    ty_ids ids = {0};
-    size_t len = 0;
-    ty_status st = ty_tokenizer_encode(t, TY_TOKENIZE_SPM, word, strlen(word), &ids, w->err);
-    bool marked = st == TY_OK && ids.n == 2 &&
-                  strncmp(ty_tokenizer_piece(t, ids.id[0], &len), "\u2581", len) == 0;
-    if (st == TY_OK && ids.n != 1 && !marked)
-        st =
-            ty_fail(w->err, TY_EFORMAT, "rows: \"%.100s\" is %d pieces, a row is one", word, ids.n);
+    if (snprintf(text, sizeof text, "%s%s", BEFORE, row) >= (int)sizeof text)
+        return ty_fail(w->err, TY_EFORMAT, "rows: \"%.100s\" is too long for one piece", row);
+    ty_status st = ty_tokenizer_encode(t, TY_TOKENIZE_SPM, BEFORE, 1, &before, w->err);
+    if (st == TY_OK) st = ty_tokenizer_encode(t, TY_TOKENIZE_SPM, text, strlen(text), &ids, w->err);
+    if (st == TY_OK && ids.n != before.n + 1)
+        st = ty_fail(w->err, TY_EFORMAT, "rows: \"%.100s\" is %d pieces, a row is one", row,
+                     ids.n - before.n);
     if (st == TY_OK && ty_ids_push(&w->label, ids.id[ids.n - 1]) != TY_OK)
         st = ty_fail(w->err, TY_ENOMEM, "no memory for a sample");
     ty_ids_clear(&ids);
+    ty_ids_clear(&before);
     return st;
 }
 
@@ -279,12 +282,13 @@ static ty_status make_rows(writer *w, const json_t *list) {
     const json_t *word;
     ty_status st = TY_OK;
     if (json_array_size(list) != (size_t)w->rules->visual_rows)
-        return ty_fail(w->err, TY_EFORMAT, "rows: want a list of %d words, one for each visual row",
+        return ty_fail(w->err, TY_EFORMAT,
+                       "rows: want a list of %d pieces, one for each visual row",
                        w->rules->visual_rows);
     json_array_foreach(list, i, word) {
         if (st != TY_OK) break;
         st = json_is_string(word) ? put_row(w, json_string_value(word))
-                                  : ty_fail(w->err, TY_EFORMAT, "rows: not only words");
+                                  : ty_fail(w->err, TY_EFORMAT, "rows: not only texts");
     }
     return st;
 }

@@ -7,8 +7,8 @@
  *   text alone  {"text": "..."} for a plain LLaMA: every token is learnt
  *   cells  {"image": "path", "cells": ["0000.1...", ...]} for a ViT alone: what is in each patch, row by row, a text for
  *          each thing that can be said of one; letters '0' to 'o' are classes 0 to 63, '.' is not learnt
- *   rows   {"image": "path", "rows": ["cat", "red", ...]} for a new abstractor: what each visual row says, the last one's end row
- *          included, in words that are one piece of the tokenizer
+ *   rows   {"image": "path", "rows": [" cat", " red", "4", ...]} for a new abstractor: what each visual row says, the row
+ *          behind the queries included; each one piece of the tokenizer, with its space
  */
 #ifndef TRAIN_SAMPLE_H
 #define TRAIN_SAMPLE_H

@@ -78,10 +78,18 @@ def main():
         check(all(r["text"].count("<image>") == len(r.get("image", [])) for r in train), "a placeholder for each picture")
         cells = {r["image"][0]: r["cells"] for r in lines(f"{a}/cells.jsonl")}
         check(set(cells) == {p for r in train for p in r.get("image", [])}, "each picture of the training has its cells")
-        check(all(len(t) == 64 for c in cells.values() for t in c) and {len(c) for c in cells.values()} == {5}, "five letters for each of 8 x 8 cells")
+        check(all(len(t) == 64 for c in cells.values() for t in c) and {len(c) for c in cells.values()} == {10}, "ten letters for each of 8 x 8 cells")
         signs = [(re.search(r"AI: The sign says (\w+)\.", r["text"]), cells[r["image"][0]]) for r in train if r["ability"] == "read"]
         signs = [(m.group(1), c) for m, c in signs if m]
         check(len(signs) > 20 and all(sorted(spelt(c)) == sorted(word) for word, c in signs), f"the cells of {len(signs)} signs have their characters")
+        rows = {r["image"][0]: r["rows"] for r in lines(f"{a}/rows.jsonl")}
+        check(set(rows) == set(cells) and {len(r) for r in rows.values()} == {29} and all(r[-1] == ")" for r in rows.values()), "each picture is told in 28 rows and an end")
+        check(all("".join(rows[r["image"][0]][23:28]).replace(" -", "").strip() == m.group(1) for r in train if r["ability"] == "read" and (m := re.search(r"AI: The sign says (\w+)\.", r["text"]))),
+              "signs are told as they are read")
+        told = lines(f"{a}/exam-told.jsonl")
+        seen = [r["turns"][0]["question"].split("\nHuman: ")[:-1] for r in told]
+        check(all(len(s) == len(r["image"]) for s, r in zip(seen, exam)), "the exam's pictures are told one by one")
+        check(all(re.fullmatch(r"\d (picture|sign|receipt|badge|ticket|chart) .*\)", p) for s in seen for p in s), "in those rows")
         files = [p for r in train + exam for p in r.get("image", [])]
         check(all(Image.open(f"{a}/{p}").size == (64, 64) for p in files), f"{len(files)} pictures open")
 

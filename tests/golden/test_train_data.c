@@ -171,11 +171,12 @@ static void rows_are_read_and_what_is_wrong_with_them_is_said(void **state) {
     static const struct {
         const char *record, *what;
     } WRONG[] = {
-        {"{\"image\": \"a.jpg\", \"rows\": [\"the\", \"4\"]}", "3 words"},
-        {"{\"image\": \"a.jpg\", \"rows\": [\"the\", \"4\", \"thethethe\"]}", "a row is one"},
-        {"{\"image\": \"a.jpg\", \"rows\": [\"the\", 4, \"4\"]}", "not only words"},
-        {"{\"image\": \"a.jpg\"}", "3 words"},
-        {"{\"image\": [\"a.jpg\", \"b.jpg\"], \"rows\": [\"the\", \"4\", \"the\"]}", "one picture"},
+        {"{\"image\": \"a.jpg\", \"rows\": [\" the\", \"4\"]}", "3 pieces"},
+        {"{\"image\": \"a.jpg\", \"rows\": [\" the\", \"4\", \"thethethe\"]}", "a row is one"},
+        {"{\"image\": \"a.jpg\", \"rows\": [\" the\", 4, \"4\"]}", "not only texts"},
+        {"{\"image\": \"a.jpg\"}", "3 pieces"},
+        {"{\"image\": [\"a.jpg\", \"b.jpg\"], \"rows\": [\" the\", \"4\", \" the\"]}",
+         "one picture"},
     };
     char path[4200], text[1024];
     ty_err err = {0};
@@ -190,7 +191,7 @@ static void rows_are_read_and_what_is_wrong_with_them_is_said(void **state) {
     snprintf(path, sizeof path, "%s/rows.jsonl", test_temp_dir());
     for (size_t i = 0; i < sizeof WRONG / sizeof *WRONG; i++) {
         snprintf(text, sizeof text,
-                 "{\"image\": \"a.jpg\", \"rows\": [\"the\", \"4\", \"the\"]}\n%s\n",
+                 "{\"image\": \"a.jpg\", \"rows\": [\" the\", \"4\", \" the\"]}\n%s\n",
                  WRONG[i].record);
         write_file(path, text);
         must(dataset_open(&d, path, NULL, &rules, &err), &err);

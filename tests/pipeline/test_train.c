@@ -152,8 +152,8 @@ static void abstractor_learns_its_rows_before_it_is_asked(void **state) {
     (void)state;
     write_file(
         in_base("rows.jsonl"),
-        "{\"image\": \"photo_47.jpg\", \"rows\": [\"the\", \"1\", \"2\", \"3\", \"the\"]}\n"
-        "{\"image\": \"photo_48.jpg\", \"rows\": [\"4\", \"the\", \"2\", \"1\", \"the\"]}\n");
+        "{\"image\": \"photo_47.jpg\", \"rows\": [\" the\", \"1\", \"2\", \"3\", \" the\"]}\n"
+        "{\"image\": \"photo_48.jpg\", \"rows\": [\"4\", \" the\", \"2\", \"1\", \" the\"]}\n");
     train(in_base("first/model"), in_base("rows.jsonl"), "abstractor-rows", in_base("told"),
           in_base("told/pipe"), "200", "--readers=1");
     check_last_loss(in_base("told/log.jsonl"), 0.15); /* told apart; alike for both: 0.3 */

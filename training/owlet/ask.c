@@ -358,13 +358,6 @@ static void spell(record *r, chance *c, const scene *s, bool held_out) {
     r->guess = 0.7 / lexicon_sign_count();
 }
 
-place ask_group_place(const scene *s, int g) {
-    if (s->group[g].count != 1) return PLACE_COUNT;
-    for (int i = 0; i < s->n_object; i++)
-        if (s->object[i].group == g) return scene_place(&s->object[i]);
-    return PLACE_COUNT;
-}
-
 /* Every object is clearly somewhere, and nowhere are two. */
 static bool all_apart(const scene *s) {
     bool taken[PLACE_COUNT] = {false};
@@ -382,7 +375,7 @@ bool ask_fits(const scene *s, ask_what what, int g) {
     case ASK_COUNT:
     case ASK_COLOUR: return g < s->n_group;
     case ASK_WHERE:
-    case ASK_FOLLOW_WHERE: return g < s->n_group && ask_group_place(s, g) != PLACE_COUNT;
+    case ASK_FOLLOW_WHERE: return g < s->n_group && scene_group_place(s, g) != PLACE_COUNT;
     case ASK_WHAT_THERE:
     case ASK_FOLLOW_COLOUR: return g < s->n_group && !s->sign[0] && all_apart(s);
     case ASK_READ:
@@ -397,7 +390,7 @@ int ask_turns(ask_what what) {
 
 void ask(record *r, chance *c, const scene *s, ask_what what, int g, bool held_out) {
     facts f = ask_facts(s, g);
-    if (g < s->n_group) f.where = ask_group_place(s, g);
+    if (g < s->n_group) f.where = scene_group_place(s, g);
     switch (what) {
     case ASK_DESCRIBE: describe(r, c, s, held_out); break;
     case ASK_COUNT: count(r, c, &f, held_out); break;

@@ -40,8 +40,6 @@ int ask_turns(ask_what what);
 /* Appends the turns to r; the expectations and the guess are those of the last. */
 void ask(record *r, chance *c, const scene *s, ask_what what, int g, bool held_out);
 
-/* Where the one object of group g is; PLACE_COUNT when there are several, or it is open to argument. */
-place ask_group_place(const scene *s, int g);
 /* Facts about group g of a scene, for say(). */
 facts ask_facts(const scene *s, int g);
 

@@ -232,13 +232,6 @@ static void expect_digits(record *r, int n) {
     record_expect(r, digits);
 }
 
-static int extreme_bar(const paper *p, int sign) {
-    int best = 0;
-    for (int i = 1; i < p->n; i++)
-        if (sign * p->value[i] > sign * p->value[best]) best = i;
-    return best;
-}
-
 /* Fields are numbered: the first `n` of a receipt its prices, then its total; and so on. */
 static int field_count(const paper *p) {
     switch (p->what) {
@@ -277,7 +270,7 @@ static void ask_ticket(record *r, chance *c, const paper *p, int i, bool held_ou
 }
 
 static void ask_chart(record *r, chance *c, const paper *p, int i, bool held_out) {
-    int bar = i < p->n ? i : extreme_bar(p, i == p->n ? 1 : -1);
+    int bar = i < p->n ? i : paper_bar(p, i == p->n ? 1 : -1);
     facts f = {.one = {.col = p->bar[bar], .count = 1}, .number = p->value[bar]};
     ask_field(r, c, i < p->n ? &BAR : i == p->n ? &HIGHEST : &LOWEST, &f, held_out);
     if (i < p->n)

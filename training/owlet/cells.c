@@ -21,20 +21,32 @@ void landmarks_text(landmarks *m, cairo_t *cr, const char *s) {
         double x = x0 + (before + e.x_advance) / 2, y = y0 - up;
         before = e.x_advance;
         cairo_user_to_device(cr, &x, &y);
-        if (strchr(CHARACTERS, s[i])) m->glyph[m->n_glyph++] = (cell_glyph){x, y, s[i]};
+        if (strchr(CHARACTERS, s[i]))
+            m->glyph[m->n_glyph++] = (cell_glyph){x, y, s[i], (int)i, m->n_line};
     }
+    m->n_line++;
 }
 
-void landmarks_thing(landmarks *m, const object *o, double side) {
+void landmarks_thing(landmarks *m, const scene *s, int i, double side) {
     if (!m || m->n_spot == CELL_SPOTS_MAX) return;
-    m->spot[m->n_spot++] =
-        (cell_spot){o->x * side, o->y * side, o->r * side, o->col, true, o->what};
+    const object *o = &s->object[i];
+    m->spot[m->n_spot++] = (cell_spot){.x = o->x * side,
+                                       .y = o->y * side,
+                                       .r = o->r * side,
+                                       .col = o->col,
+                                       .thing = true,
+                                       .what = o->what,
+                                       .number = s->group[o->group].count,
+                                       .turn = o->group,
+                                       .where = scene_group_place(s, o->group)};
 }
 
-void landmarks_colour(landmarks *m, cairo_t *cr, double x, double y, double r, colour col) {
+void landmarks_bar(landmarks *m, cairo_t *cr, double x, double y, double r, colour col, int turn,
+                   int number) {
     if (!m || m->n_spot == CELL_SPOTS_MAX) return;
     cairo_user_to_device(cr, &x, &y);
-    m->spot[m->n_spot++] = (cell_spot){.x = x, .y = y, .r = r, .col = col};
+    m->spot[m->n_spot++] = (cell_spot){
+        .x = x, .y = y, .r = r, .col = col, .number = number, .turn = turn, .where = PLACE_COUNT};
 }
 
 /* The spot that the point belongs to, the nearest of several; NULL: none.  *open: near the edge of one. */
@@ -56,16 +68,32 @@ static char letter(int class_of) {
     return (char)('0' + class_of);
 }
 
-static void read_text(const landmarks *m, int cell, int grid, double size, char *first,
-                      char *second) {
-    *first = *second = letter(0);
+/* The sides of a cell that speak of its characters. */
+static void read_text(const landmarks *m, int cell, int grid, double size,
+                      char out[CELL_SIDES][CELL_GRID_MAX * CELL_GRID_MAX + 1]) {
+    char *first = &out[CELL_SIGN_1][cell], *second = &out[CELL_SIGN_2][cell];
+    *first = *second = out[CELL_LETTER][cell] = out[CELL_LINE][cell] = letter(0);
     for (int i = 0; i < m->n_glyph; i++) {
         const cell_glyph *g = &m->glyph[i];
         int x = (int)(g->x / size), y = (int)(g->y / size);
         if (x < 0 || y < 0 || x >= grid || y * grid + x != cell) continue;
         char *to = *first == letter(0) ? first : second;
+        if (to == first) {
+            out[CELL_LETTER][cell] = letter(1 + g->letter);
+            out[CELL_LINE][cell] = letter(1 + g->line);
+        }
         if (*to == letter(0)) *to = letter(1 + (int)(strchr(CHARACTERS, g->is) - CHARACTERS));
     }
+}
+
+/* The sides of a cell that speak of the spot there, NULL: none. */
+static void look_at(const cell_spot *s, int cell,
+                    char out[CELL_SIDES][CELL_GRID_MAX * CELL_GRID_MAX + 1]) {
+    out[CELL_KIND][cell] = letter(s && s->thing ? 1 + (int)s->what : 0);
+    out[CELL_COLOUR][cell] = letter(s ? 1 + (int)s->col : 0);
+    out[CELL_NUMBER][cell] = letter(s ? s->number : 0);
+    out[CELL_TURN][cell] = letter(s ? 1 + s->turn : 0);
+    out[CELL_PLACE][cell] = letter(s && s->where != PLACE_COUNT ? 1 + (int)s->where : 0);
 }
 
 void cells_of(const landmarks *m, int side, int grid,
@@ -77,18 +105,19 @@ void cells_of(const landmarks *m, int side, int grid,
         int column = i % grid, row = i / grid;
         double x = (column + 0.5) * size, y = (row + 0.5) * size;
         const cell_spot *s = spot_at(m, x, y, &open);
-        out[CELL_KIND][i] = open ? '.' : letter(s && s->thing ? 1 + (int)s->what : 0);
-        out[CELL_COLOUR][i] = open ? '.' : letter(s ? 1 + (int)s->col : 0);
+        look_at(s, i, out);
+        if (open)
+            out[CELL_KIND][i] = out[CELL_COLOUR][i] = out[CELL_NUMBER][i] = out[CELL_TURN][i] =
+                out[CELL_PLACE][i] = '.';
         out[CELL_MIDDLE][i] = letter(0);
-        read_text(m, i, grid, size, &out[CELL_SIGN_1][i], &out[CELL_SIGN_2][i]);
+        read_text(m, i, grid, size, out);
     }
     /* The middle's own cell always says what is there. */
     for (int i = 0; i < m->n_spot; i++) {
         const cell_spot *s = &m->spot[i];
         int x = (int)(s->x / size), y = (int)(s->y / size);
         if (!s->thing || x < 0 || y < 0 || x >= grid || y >= grid) continue;
-        out[CELL_KIND][y * grid + x] = letter(1 + (int)s->what);
-        out[CELL_COLOUR][y * grid + x] = letter(1 + (int)s->col);
+        look_at(s, y * grid + x, out);
         out[CELL_MIDDLE][y * grid + x] = letter(1);
     }
     for (int k = 0; k < CELL_SIDES; k++) out[k][n] = 0;

@@ -3,9 +3,10 @@
  *
  *   OUT/corpus.jsonl     texts for the LLM's pre-training: the questions with their pictures told in words
  *   OUT/drills.jsonl     easier ones to begin with: one thing to look up among several, again and again (tell.h)
+ *   OUT/drills-back.jsonl, drills-pairs.jsonl   the same the other way round, and pictures to compare
  *   OUT/words.txt        the texts as plain lines for the tokenizer (spm_train), Chinese and Japanese words kept apart
  *   OUT/train.jsonl      samples with pictures, the reference's v1 format;  OUT/train-v2.json its v2 format
- *   OUT/pictures/        their JPEGs;  OUT/cells.jsonl what stands where in each (cells.h)
+ *   OUT/pictures/        their JPEGs;  OUT/cells.jsonl what stands where in each (cells.h);  OUT/rows.jsonl each told in words (tell.h)
  *   OUT/exam.jsonl       held-out questions: pictures of another seed, wordings never trained on;  OUT/exam/ their JPEGs
  *   OUT/exam-told.jsonl  the same, the pictures told in words: what the LLM makes of it that sees all
  *
@@ -36,7 +37,8 @@ static const ty_option table[] = {
     TY_OPT_INT("seed", NULL, opt.seed, 1, 0, 1 << 30,
                "of the training data; the exam's is seed + 1"),
     TY_OPT_INT("corpus", NULL, opt.corpus, 20000, 0, 100000000, "texts for pre-training"),
-    TY_OPT_INT("drills", NULL, opt.drills, 2000, 0, 100000000, "texts to begin pre-training with"),
+    TY_OPT_INT("drills", NULL, opt.drills, 2000, 0, 100000000,
+               "texts of each kind to begin pre-training with"),
     TY_OPT_INT("train", NULL, opt.train, 10000, 0, 100000000,
                "samples with pictures (a tenth has none)"),
     TY_OPT_INT("exam", NULL, opt.exam, 1000, 0, 1000000, "held-out questions"),
@@ -49,7 +51,7 @@ static const ty_option table[] = {
 };
 
 /* The streams of dice: no record of one shares any with a record of another. */
-enum { STREAM_TRAIN = 0, STREAM_CORPUS = 1, STREAM_DRILLS = 2 };
+enum { STREAM_TRAIN, STREAM_CORPUS, STREAM_DRILLS, STREAM_BACK, STREAM_PAIRS };
 
 static uint64_t stream(uint64_t seed, int which) {
     return seed * 16 + (uint64_t)which;
@@ -67,8 +69,8 @@ typedef enum { FOR_EXAM, FOR_PICTURES, FOR_TEXTS } purpose;
 static ability some_ability(chance *c, purpose why) {
     static const int WEIGHT[][ABILITY_COUNT_OF] = {
         [FOR_EXAM] = {1, 1, 1, 1, 1, 1, 1, 1, 1},
-        [FOR_PICTURES] = {14, 14, 10, 14, 18, 18, 14, 12, 8},
-        [FOR_TEXTS] = {20, 4, 4, 24, 8, 20, 20, 34, 12},
+        [FOR_PICTURES] = {12, 13, 9, 12, 24, 24, 12, 9, 6},
+        [FOR_TEXTS] = {22, 5, 5, 24, 8, 20, 26, 30, 16},
     };
     int sum = 0;
     for (int i = 0; i < ABILITY_COUNT_OF; i++) sum += WEIGHT[why][i];
@@ -84,7 +86,7 @@ static ty_status make(record *r, chance *c, int side, purpose why, ty_err *err) 
     ty_status st = TY_OK;
     record_init(r, what, some_language(c));
     if (why == FOR_TEXTS && chance_is(c, 0.3))
-        tell_drill(r, c, false);
+        tell_drill(r, c, DRILL_ALL);
     else if (what == ABILITY_TEXT)
         talk_make(r, c, exam, exam ? 1 : turns / 2);
     else
@@ -156,19 +158,39 @@ static ty_status put_text(ty_outfile *f, const record *r, bool with_preamble, ty
     return put(f, line, err);
 }
 
-static ty_status write_drills(ty_err *err) {
+/* Of one file of drills, how its records are made. */
+static ty_status drill_forth(record *r, chance *c, ty_err *err) {
+    (void)err;
+    record_init(r, ABILITY_DESCRIBE, chance_is(c, 0.5) ? LANG_EN : some_language(c));
+    tell_drill(r, c, chance_is(c, 0.5) ? DRILL_FORTH : DRILL_ALL);
+    return TY_OK;
+}
+
+static ty_status drill_back(record *r, chance *c, ty_err *err) {
+    (void)err;
+    record_init(r, ABILITY_DESCRIBE, some_language(c));
+    tell_drill(r, c, DRILL_BACK);
+    return TY_OK;
+}
+
+static ty_status drill_pairs(record *r, chance *c, ty_err *err) {
+    record_init(r, ABILITY_COMPARE, some_language(c));
+    return quiz_make(r, c, &(quiz_options){.turns = RECORD_TURNS_MAX}, err);
+}
+
+static ty_status write_drills(const char *name, int which,
+                              ty_status (*one)(record *r, chance *c, ty_err *err), ty_err *err) {
     ty_outfile lines = {.fd = -1};
     ty_buf text = ty_buf_make(1 << 20), line = ty_buf_make(1 << 20);
-    ty_status st = open_in(&lines, "drills.jsonl", err);
+    ty_status st = open_in(&lines, name, err);
     for (int i = 0; i < opt.drills && st == TY_OK; i++) {
         record r;
-        chance c = chance_make(stream((uint64_t)opt.seed, STREAM_DRILLS), (uint64_t)i);
-        record_init(&r, ABILITY_DESCRIBE, chance_is(&c, 0.5) ? LANG_EN : some_language(&c));
-        tell_drill(&r, &c, chance_is(&c, 0.5));
-        st = record_check(&r, err);
+        chance c = chance_make(stream((uint64_t)opt.seed, which), (uint64_t)i);
+        st = one(&r, &c, err);
+        if (st == TY_OK) st = record_check(&r, err);
         if (st == TY_OK) st = put_text(&lines, &r, false, &text, &line, err);
         record_clear(&r);
-        progress("drills", i + 1, opt.drills);
+        progress(name, i + 1, opt.drills);
     }
     if (st == TY_OK) st = ty_outfile_commit(&lines, err);
     ty_outfile_abandon(&lines);
@@ -205,12 +227,13 @@ static ty_status write_corpus(ty_err *err) {
 }
 
 static ty_status write_training(ty_err *err) {
-    ty_outfile v1 = {.fd = -1}, v2 = {.fd = -1}, cells = {.fd = -1};
+    ty_outfile v1 = {.fd = -1}, v2 = {.fd = -1}, cells = {.fd = -1}, rows = {.fd = -1};
     ty_buf line = ty_buf_make(1 << 20);
     ty_status st = folder("pictures", err);
     if (st == TY_OK) st = open_in(&v1, "train.jsonl", err);
     if (st == TY_OK) st = open_in(&v2, "train-v2.json", err);
     if (st == TY_OK) st = open_in(&cells, "cells.jsonl", err);
+    if (st == TY_OK) st = open_in(&rows, "rows.jsonl", err);
     if (st == TY_OK) st = ty_outfile_write(&v2, "[\n", 2, err);
     for (int i = 0; i < opt.train && st == TY_OK; i++) {
         char prefix[64], id[16];
@@ -232,6 +255,10 @@ static ty_status write_training(ty_err *err) {
         for (int k = 0; k < r.n_picture && st == TY_OK; k++) {
             record_cells(&r, k, prefix, opt.side, opt.grid, &line);
             st = put(&cells, &line, err);
+            if (st == TY_OK) {
+                record_rows(&r, k, prefix, &line);
+                st = put(&rows, &line, err);
+            }
         }
         record_clear(&r);
         progress("training", i + 1, opt.train);
@@ -240,9 +267,11 @@ static ty_status write_training(ty_err *err) {
     if (st == TY_OK) st = ty_outfile_commit(&v1, err);
     if (st == TY_OK) st = ty_outfile_commit(&v2, err);
     if (st == TY_OK) st = ty_outfile_commit(&cells, err);
+    if (st == TY_OK) st = ty_outfile_commit(&rows, err);
     ty_outfile_abandon(&v1);
     ty_outfile_abandon(&v2);
     ty_outfile_abandon(&cells);
+    ty_outfile_abandon(&rows);
     ty_buf_clear(&line);
     return st;
 }
@@ -300,7 +329,12 @@ int main(int argc, char **argv) {
     }
     ty_err err = {0};
     ty_status st = folder("", &err);
-    if (st == TY_OK && opt.drills) st = write_drills(&err);
+    if (st == TY_OK && opt.drills)
+        st = write_drills("drills.jsonl", STREAM_DRILLS, drill_forth, &err);
+    if (st == TY_OK && opt.drills)
+        st = write_drills("drills-back.jsonl", STREAM_BACK, drill_back, &err);
+    if (st == TY_OK && opt.drills)
+        st = write_drills("drills-pairs.jsonl", STREAM_PAIRS, drill_pairs, &err);
     if (st == TY_OK && opt.corpus) st = write_corpus(&err);
     if (st == TY_OK && opt.train) st = write_training(&err);
     if (st == TY_OK && opt.exam) st = write_exam(&err);

@@ -4,10 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const GOODS[] = {"Tea",   "Milk",  "Bread", "Rice",  "Soup", "Cake",
-                                    "Lemon", "Apple", "Juice", "Pizza", "Fish", "Eggs"};
-enum { GOODS_COUNT = sizeof GOODS / sizeof *GOODS };
-
 void paper_font(cairo_t *cr, int n, double size) {
     static const char *const FAMILY[] = {
         "DejaVu Sans",      "DejaVu Serif",           "DejaVu Sans Mono", "Liberation Sans",
@@ -19,11 +15,11 @@ void paper_font(cairo_t *cr, int n, double size) {
 }
 
 static void make_receipt(paper *p, chance *c) {
-    int order[GOODS_COUNT];
-    chance_order(c, order, GOODS_COUNT);
+    int order[16], count = lexicon_good_count();
+    chance_order(c, order, count);
     p->n = chance_between(c, 2, 3);
     for (int i = 0; i < p->n; i++) {
-        p->label[i] = GOODS[order[i]];
+        p->label[i] = lexicon_good(order[i]);
         p->value[i] = chance_between(c, 1, 9);
         p->total += p->value[i];
     }
@@ -58,6 +54,13 @@ void paper_make(paper *p, chance *c, paper_kind what) {
     if (what == PAPER_CHART) make_chart(p, c);
 }
 
+int paper_bar(const paper *p, int sign) {
+    int best = 0;
+    for (int i = 1; i < p->n; i++)
+        if (sign * p->value[i] > sign * p->value[best]) best = i;
+    return best;
+}
+
 void paper_words(const paper *p, ty_buf *b) {
     switch (p->what) {
     case PAPER_RECEIPT:
@@ -66,7 +69,7 @@ void paper_words(const paper *p, ty_buf *b) {
         break;
     case PAPER_BADGE: ty_buf_printf(b, "%s, Room %d", p->person, p->number); break;
     case PAPER_TICKET:
-        ty_buf_printf(b, "Day %d, Time %d:00, Seat %d", p->day, p->hour, p->number);
+        ty_buf_printf(b, "Day %d, Time %d, Seat %d", p->day, p->hour, p->number);
         break;
     default:
         for (int i = 0; i < p->n; i++)
@@ -131,10 +134,10 @@ static void draw_badge(cairo_t *cr, const paper *p, double w, double h, landmark
 static void draw_ticket(cairo_t *cr, const paper *p, double w, double h, landmarks *marks) {
     char s[32];
     double line = h / 3.3;
-    fit(cr, p->font, line * 0.72, "Time 12:00", w * 0.88);
+    fit(cr, p->font, line * 0.72, "Time 12", w * 0.88);
     snprintf(s, sizeof s, "Day %d", p->day);
     text(cr, w * 0.07, line * 0.95, -1, s, marks);
-    snprintf(s, sizeof s, "Time %d:00", p->hour);
+    snprintf(s, sizeof s, "Time %d", p->hour);
     text(cr, w * 0.07, line * 1.95, -1, s, marks);
     snprintf(s, sizeof s, "Seat %d", p->number);
     text(cr, w * 0.07, line * 2.95, -1, s, marks);
@@ -142,17 +145,17 @@ static void draw_ticket(cairo_t *cr, const paper *p, double w, double h, landmar
 
 static void draw_chart(cairo_t *cr, const paper *p, double w, double h, landmarks *marks) {
     double base = h * 0.9, step = w * 0.9 / p->n;
-    paper_font(cr, p->font, h * 0.11);
+    paper_font(cr, p->font, h * 0.14);
     for (int i = 0; i < p->n; i++) {
         const shade *s = lexicon_shade(p->bar[i]);
-        double x = w * 0.07 + step * i, bar = p->value[i] / 9.0 * h * 0.72;
+        double x = w * 0.07 + step * i, bar = p->value[i] / 9.0 * h * 0.7;
         cairo_set_source_rgb(cr, s->r, s->g, s->b);
         cairo_rectangle(cr, x, base - bar, step * 0.7, bar);
         cairo_fill(cr);
         int spots = 1 + (int)(bar / (step * 0.35));
         for (int k = 0; k < spots; k++)
-            landmarks_colour(marks, cr, x + step * 0.35, base - bar * (k + 0.5) / spots,
-                             step * 0.35, p->bar[i]);
+            landmarks_bar(marks, cr, x + step * 0.35, base - bar * (k + 0.5) / spots, step * 0.35,
+                          p->bar[i], i, p->value[i]);
         cairo_set_source_rgb(cr, 0.1, 0.1, 0.1);
         number(cr, x + step * 0.35, base - bar - h * 0.02, 0, p->value[i], marks);
     }

@@ -32,6 +32,8 @@ typedef struct {
 } paper;
 
 void paper_make(paper *p, chance *c, paper_kind what);
+/* The highest bar (sign 1) or the lowest (-1) of a chart. */
+int paper_bar(const paper *p, int sign);
 /* Appends what is written on it, in reading order: "Tea 6, Rice 4, Total 10"; of a chart the English colours. */
 void paper_words(const paper *p, ty_buf *b);
 /* Into the rectangle of w x h at the origin; adds to marks (may be NULL) what is where. */

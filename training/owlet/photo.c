@@ -281,7 +281,7 @@ ty_status photo_scene(const scene *s, int side, landmarks *marks, unsigned char 
     draw_backdrop(cr, s->back, side, side, &c);
     for (int i = 0; i < s->n_object; i++) {
         draw_object(cr, &s->object[i], side, side, &c);
-        landmarks_thing(marks, &s->object[i], side);
+        landmarks_thing(marks, s, i, side);
     }
     if (s->sign[0]) draw_sign(cr, s, side, side, marks);
     return finish(cr, surface, side, s->light, &c, jpeg, size, err);
@@ -295,7 +295,7 @@ ty_status photo_paper(const paper *p, int side, landmarks *marks, unsigned char 
     chance c = chance_make(p->texture, 2);
     if (!cr) return TY_ENOMEM;
     draw_backdrop(cr, TABLE[chance_below(&c, 4)], side, side, &c);
-    double w = side * chance_real(&c, 0.74, 0.84), h = side * chance_real(&c, 0.66, 0.78);
+    double w = side * chance_real(&c, 0.86, 0.95), h = side * chance_real(&c, 0.74, 0.85);
     cairo_translate(cr, side / 2.0, side / 2.0);
     cairo_rotate(cr, p->turn);
     cairo_translate(cr, -w / 2, -h / 2);

@@ -26,15 +26,6 @@ static ty_status add_paper(record *r, const paper *p, const quiz_options *o, ty_
                    : TY_OK;
 }
 
-/* The scene in words, behind what was seen before. */
-static void see(ty_buf *seen, const scene *s) {
-    place where[SCENE_GROUPS_MAX];
-    if (seen->len) ty_buf_puts(seen, "; then ");
-    for (int g = 0; g < s->n_group; g++) where[g] = ask_group_place(s, g);
-    tell(seen, s->group, where, s->n_group);
-    if (s->sign[0]) ty_buf_printf(seen, "%ssign %s", s->n_group ? ", " : "", s->sign);
-}
-
 /* ---- more questions about the same scene ---- */
 
 typedef struct {
@@ -70,7 +61,7 @@ static void ask_more(record *r, chance *c, const scene *s, ask_what but, int but
 
 static ty_status quiz_scene(record *r, chance *c, const scene *s, ask_what what, int g,
                             const quiz_options *o, ty_err *err) {
-    see(&r->seen, s);
+    tell_scene(s, &r->seen[0]);
     ask(r, c, s, what, g, o->held_out);
     if (o->turns > 1) ask_more(r, c, s, what, g, o);
     return add_scene(r, s, o, err);
@@ -122,15 +113,6 @@ static ty_status read_sign(record *r, chance *c, const quiz_options *o, ty_err *
     return quiz_scene(r, c, &s, ASK_READ, 0, o, err);
 }
 
-static void see_paper(record *r, const paper *p) {
-    static const char *const A[PAPER_COUNT] = {[PAPER_RECEIPT] = "a receipt: ",
-                                               [PAPER_BADGE] = "a badge: ",
-                                               [PAPER_TICKET] = "a ticket: ",
-                                               [PAPER_CHART] = "a chart: "};
-    ty_buf_puts(&r->seen, A[p->what]);
-    paper_words(p, &r->seen);
-}
-
 static ty_status document(record *r, chance *c, const quiz_options *o, ty_err *err) {
     /* In training what must be looked up among several comes more often. */
     static const paper_kind OFTEN[] = {PAPER_RECEIPT, PAPER_RECEIPT, PAPER_RECEIPT, PAPER_BADGE,
@@ -140,7 +122,7 @@ static ty_status document(record *r, chance *c, const quiz_options *o, ty_err *e
     paper_make(&p, c,
                o->held_out ? (paper_kind)chance_below(c, PAPER_COUNT)
                            : OFTEN[chance_below(c, (int)(sizeof OFTEN / sizeof *OFTEN))]);
-    see_paper(r, &p);
+    tell_paper(&p, &r->seen[0]);
     if (o->turns > 1)
         ask_paper_all(r, c, &p, o->turns);
     else
@@ -156,7 +138,7 @@ static void describe_one(record *r, const scene *s, bool first) {
          "Beschreibe das erste Bild."},
     };
     static const char *const A[LANG_COUNT] = {"It shows {list}.", "有{list}。", "{list}です。",
-                                              "Es zeigt {list}."};
+                                              "Zu sehen {listis} {list}."};
     facts f = ask_facts(s, 0);
     record_turn(r, Q[first][r->lang], A[r->lang], &f);
 }
@@ -164,9 +146,28 @@ static void describe_one(record *r, const scene *s, bool first) {
 /* Two scenes that differ in group *g, or in nothing. */
 static change make_pair(scene *a, scene *b, chance *c, int *g) {
     change what = (change)chance_below(c, CHANGE_COUNT_OF);
-    scene_make(a, c, chance_between(c, 1, 2), 4);
-    scene_change(a, b, c, what, g);
+    do scene_make(a, c, chance_between(c, 1, 2), 4);
+    while (!scene_change(a, b, c, what, g));
     return what;
+}
+
+/* What is the same is said after both have been named: a small LLM compares what it has just said, not what it has seen. */
+static const char *const COLON[LANG_COUNT] = {": ", "：", "：", ": "};
+static const char *const VERDICT[2][LANG_COUNT] = {{"different", "不同", "違います", "anders"},
+                                                   {"the same", "一样", "同じです", "gleich"}};
+
+/* Appends "First ONE, then TWO: the same." */
+static void first_then(ty_buf *b, language l, const char *one, const char *two, bool same,
+                       const facts *f) {
+    static const char *const PART[LANG_COUNT][3] = {{"First ", ", then ", "."},
+                                                    {"先是", "，后来是", "。"},
+                                                    {"最初は", "、次は", "。"},
+                                                    {"Erst ", ", dann ", "."}};
+    ty_buf_puts(b, PART[l][0]);
+    say(b, l, one, f);
+    ty_buf_puts(b, PART[l][1]);
+    say(b, l, two, f);
+    ty_buf_printf(b, "%s%s%s", COLON[l], VERDICT[same][l], PART[l][2]);
 }
 
 static void ask_difference(record *r, chance *c, bool held_out, const scene *a, const scene *b,
@@ -192,27 +193,64 @@ static void ask_difference(record *r, chance *c, bool held_out, const scene *a, 
                          "Vergleiche die zwei Bilder.", "Was ist der Unterschied?",
                          "Nenne, was anders ist.", "Sag mir, was zwischen den Bildern anders ist."},
         }};
-    static const char *const A[CHANGE_COUNT_OF][LANG_COUNT] = {
-        [CHANGE_COLOUR] = {"{The} {is} {colour2}, not {colour}.",
-                           "{k}是{colour2}的，不是{colour}的。",
-                           "{k}は{colour}ではなく{colour2}です。",
-                           "{The} {is} {colour2}, nicht {colour}."},
-        [CHANGE_COUNT] = {"There {is2} {nk2}, not {n}.", "有{nk2}，不是{n}{m}。",
-                          "{nk}ではなく{nk2}です。", "Es {is2} {nk2}, nicht {n}."},
-        [CHANGE_KIND] = {"First {nk}, then {nk2}.", "先是{nk}，后来是{nk2}。",
-                         "最初は{nk}、次は{nk2}です。", "Erst {nk}, dann {nk2}."},
-        [CHANGE_NOTHING] = {"Nothing is different.", "没有不同。", "違いはありません。",
-                            "Nichts ist anders."},
+    ty_buf text = ty_buf_make(1 << 14);
+    const char *gap = r->lang == LANG_EN || r->lang == LANG_DE ? " " : "";
+    for (int i = 0; i < a->n_group; i++) {
+        facts f = ask_facts(a, i);
+        f.two = b->group[i];
+        if (i) ty_buf_puts(&text, gap);
+        first_then(&text, r->lang, "{nck}", "{nck2}", i != g || what == CHANGE_NOTHING, &f);
+    }
+    facts f = {.word = text.len ? text.data : ""};
+    ask_turn(r, c, held_out, &Q, "{word}", &f);
+    if (text.failed != TY_OK) r->answer[r->n_turn - 1].failed = text.failed;
+    for (int i = 0; i < a->n_group; i++) {
+        bool same = i != g || what == CHANGE_NOTHING;
+        facts two = {.one = b->group[i]};
+        ty_buf_reset(&text);
+        if (!same || what == CHANGE_NOTHING) say(&text, r->lang, "{nck}", &two);
+        ty_buf_printf(&text, "%s%s", COLON[r->lang], VERDICT[same][r->lang]);
+        record_expect(r, text.data ? text.data : "");
+    }
+    ty_buf_clear(&text);
+    r->guess = 0.01;
+}
+
+typedef enum { SAME_COLOUR, SAME_COUNT, SAME_COUNT_OF } same;
+
+/* Whether group g is the same in one thing. */
+static void ask_same(record *r, const scene *a, const scene *b, same what, int g) {
+    static const char *const Q[SAME_COUNT_OF][LANG_COUNT] = {
+        {"Is the colour of {the} the same in both pictures?", "两张图里{k}的颜色一样吗？",
+         "二枚の画像で{k}の色は同じですか。", "Ist die Farbe von {dem} in beiden Bildern gleich?"},
+        {"Is the number of {many} the same in both pictures?", "两张图里{k}的数量一样吗？",
+         "二枚の画像で{k}の数は同じですか。",
+         "Ist die Anzahl der {many} in beiden Bildern gleich?"},
     };
-    static const char *const NOTHING[LANG_COUNT] = {"nothing", "没有", "ありません", "nichts"};
     facts f = ask_facts(a, g);
     f.two = b->group[g];
-    ask_turn(r, c, held_out, &Q, A[what][r->lang], &f);
-    if (what == CHANGE_COLOUR) record_expect_colour(r, f.two.col);
-    if (what == CHANGE_COUNT) record_expect_number(r, f.two.count);
-    if (what == CHANGE_KIND) record_expect_kind(r, f.two.what);
-    if (what == CHANGE_NOTHING) record_expect(r, NOTHING[r->lang]);
-    r->guess = 0.25 * (1.0 / COLOUR_COUNT + 1.0 / OWLET_COUNT_MAX + 1.0 / KIND_COUNT + 1);
+    ty_buf text = ty_buf_make(1 << 14);
+    if (what == SAME_COLOUR)
+        first_then(&text, r->lang, "{colour}", "{colour2}", f.one.col == f.two.col, &f);
+    else
+        first_then(&text, r->lang, "{nk}", "{nk2}", f.one.count == f.two.count, &f);
+    f.word = text.len ? text.data : "";
+    record_turn(r, Q[what][r->lang], "{word}", &f);
+    if (text.failed != TY_OK) r->answer[r->n_turn - 1].failed = text.failed;
+    ty_buf_clear(&text);
+}
+
+/* Up to `most` of those questions, in any order. */
+static void ask_more_same(record *r, chance *c, const scene *a, const scene *b, int most) {
+    int order[SAME_COUNT_OF * SCENE_GROUPS_MAX], n = a->n_group * SAME_COUNT_OF;
+    chance_order(c, order, n);
+    for (int i = 0; i < n && most > 0 && r->n_turn < RECORD_TURNS_MAX; i++) {
+        int g = order[i] / SAME_COUNT_OF;
+        same what = (same)(order[i] % SAME_COUNT_OF);
+        if (a->group[g].what != b->group[g].what) continue;
+        ask_same(r, a, b, what, g);
+        most--;
+    }
 }
 
 /* In texts more pairs follow: what differs is hard to learn, and a text can show as many as one likes. */
@@ -221,13 +259,16 @@ static void compare_more(record *r, chance *c, int pairs) {
         scene a, b;
         int g;
         change what = make_pair(&a, &b, c, &g);
-        ty_buf seen = ty_buf_make(1 << 14);
-        see(&seen, &a);
-        see(&seen, &b);
-        record_put_seen(&seen, &r->question[r->n_turn]);
-        ty_buf_puts(&r->question[r->n_turn], "\nHuman: ");
-        ty_buf_clear(&seen);
+        const scene *const pair[] = {&a, &b};
+        for (int k = 0; k < 2; k++) {
+            ty_buf seen = ty_buf_make(1 << 14);
+            tell_scene(pair[k], &seen);
+            record_put_seen(&seen, &r->question[r->n_turn]);
+            ty_buf_puts(&r->question[r->n_turn], "\nHuman: ");
+            ty_buf_clear(&seen);
+        }
         ask_difference(r, c, false, &a, &b, what, g);
+        ask_more_same(r, c, &a, &b, 3);
     }
 }
 
@@ -235,13 +276,14 @@ static ty_status compare(record *r, chance *c, const quiz_options *o, ty_err *er
     scene a, b;
     int g;
     change what = make_pair(&a, &b, c, &g);
-    see(&r->seen, &a);
-    see(&r->seen, &b);
+    tell_scene(&a, &r->seen[0]);
+    tell_scene(&b, &r->seen[1]);
     ask_difference(r, c, o->held_out, &a, &b, what, g);
     bool first = chance_is(c, 0.5);
     for (int i = 0; i < 2 && r->n_turn < o->turns; i++, first = !first)
         describe_one(r, first ? &a : &b, first);
-    if (!o->side && !o->held_out) compare_more(r, c, chance_between(c, 2, 5));
+    ask_more_same(r, c, &a, &b, o->side ? o->turns - r->n_turn : 3);
+    if (!o->side && !o->held_out) compare_more(r, c, 2);
     ty_status st = add_scene(r, &a, o, err);
     return st == TY_OK ? add_scene(r, &b, o, err) : st;
 }

@@ -27,20 +27,20 @@ void record_init(record *r, ability what, language lang) {
         r->answer[i] = ty_buf_make(TEXT_MAX);
     }
     for (int i = 0; i < RECORD_EXPECT_MAX; i++) r->expect[i] = ty_buf_make(TEXT_MAX);
-    r->seen = ty_buf_make(TEXT_MAX);
+    for (int i = 0; i < RECORD_PICTURES_MAX; i++) r->seen[i] = ty_buf_make(TEXT_MAX);
 }
 
 void record_clear(record *r) {
     for (int i = 0; i < RECORD_PICTURES_MAX; i++) {
         free(r->jpeg[i]);
         r->jpeg[i] = NULL;
+        ty_buf_clear(&r->seen[i]);
     }
     for (int i = 0; i < RECORD_TURNS_MAX; i++) {
         ty_buf_clear(&r->question[i]);
         ty_buf_clear(&r->answer[i]);
     }
     for (int i = 0; i < RECORD_EXPECT_MAX; i++) ty_buf_clear(&r->expect[i]);
-    ty_buf_clear(&r->seen);
     r->n_picture = r->n_turn = r->n_expect = 0;
 }
 
@@ -107,7 +107,8 @@ void record_expect_colour(record *r, colour c) {
 }
 
 ty_status record_check(const record *r, ty_err *err) {
-    ty_status st = r->seen.failed;
+    ty_status st = TY_OK;
+    for (int i = 0; i < RECORD_PICTURES_MAX && st == TY_OK; i++) st = r->seen[i].failed;
     for (int i = 0; i < r->n_turn && st == TY_OK; i++) {
         st = r->question[i].failed;
         if (st == TY_OK) st = r->answer[i].failed;
@@ -144,17 +145,17 @@ static void dump(json_t *o, ty_buf *out) {
     json_decref(o);
 }
 
-/* The space makes the first word the piece that it is everywhere else. */
 void record_put_seen(const ty_buf *seen, ty_buf *out) {
-    ty_buf_printf(out, "( %s)", seen->data);
+    for (const char *p = seen->data; p && *p; p++)
+        if (*p != '\n') ty_buf_append(out, p, 1);
     if (seen->failed != TY_OK) out->failed = seen->failed;
 }
 
 static void prompt_text(const record *r, bool in_words, const char *preamble, ty_buf *text) {
     ty_buf_puts(text, preamble);
-    if (in_words && r->seen.len) {
+    for (int i = 0; i < RECORD_PICTURES_MAX && in_words && r->seen[i].len; i++) {
         ty_buf_puts(text, "\nHuman: ");
-        record_put_seen(&r->seen, text);
+        record_put_seen(&r->seen[i], text);
     }
     for (int i = 0; i < r->n_picture && !in_words; i++) ty_buf_puts(text, "\nHuman: <image>");
     for (int i = 0; i < r->n_turn; i++)
@@ -206,13 +207,25 @@ void record_cells(const record *r, int i, const char *prefix, int side, int grid
     dump(json_pack("{s:[s], s:o}", "image", name, "cells", list), out);
 }
 
+void record_rows(const record *r, int i, const char *prefix, ty_buf *out) {
+    char name[512];
+    json_t *list = json_array();
+    for (const char *p = r->seen[i].data; p && *p;) {
+        size_t n = strcspn(p, "\n");
+        json_array_append_new(list, json_stringn(p, n));
+        p += n + (p[n] == '\n');
+    }
+    snprintf(name, sizeof name, "%s-%d.jpg", prefix, i);
+    dump(json_pack("{s:[s], s:o}", "image", name, "rows", list), out);
+}
+
 void record_exam(const record *r, const char *prefix, const char *id, ty_buf *out) {
     json_t *turns = json_array(), *expect = json_array();
     ty_buf text = ty_buf_make(1 << 16);
     for (int i = 0; i < r->n_turn; i++) {
         ty_buf_reset(&text);
-        if (!prefix && i == 0 && r->seen.len) {
-            record_put_seen(&r->seen, &text);
+        for (int k = 0; k < RECORD_PICTURES_MAX && !prefix && i == 0 && r->seen[k].len; k++) {
+            record_put_seen(&r->seen[k], &text);
             ty_buf_puts(&text, "\nHuman: ");
         }
         ty_buf_puts(&text, r->question[i].data);

@@ -38,8 +38,8 @@ typedef struct {
     /* The last answer is right when it has a word of each of these; alternatives are parted by '|'. */
     ty_buf expect[RECORD_EXPECT_MAX];
     int n_expect;
-    double guess; /* how often a blind guess is right */
-    ty_buf seen;  /* what the pictures show, in words: for the LLM's pre-training */
+    double guess;                     /* how often a blind guess is right */
+    ty_buf seen[RECORD_PICTURES_MAX]; /* what the pictures show, in words (tell.h); "": nothing */
 } record;
 
 /* Empty, its buffers ready. */
@@ -65,8 +65,10 @@ void record_train_v1(const record *r, const char *prefix, ty_buf *out);
 void record_train_v2(const record *r, const char *prefix, const char *id, ty_buf *out);
 /* Cell by cell what is where in picture i: {"image", "cells": [CELL_SIDES texts of grid * grid letters]} (cells.h). */
 void record_cells(const record *r, int i, const char *prefix, int side, int grid, ty_buf *out);
+/* Row by row what the abstractor is to say of picture i: {"image", "rows": [pieces]}. */
+void record_rows(const record *r, int i, const char *prefix, ty_buf *out);
 void record_exam(const record *r, const char *prefix, const char *id, ty_buf *out);
-/* "( seen)", as every text has what pictures show. */
+/* What a picture shows as texts have it: its rows, one behind the other. */
 void record_put_seen(const ty_buf *seen, ty_buf *out);
 /* A text for pre-training: the pictures in words in the place of the pictures, the words in front of every
  * conversation or not; and as a JSON line. */

@@ -127,7 +127,7 @@ void scene_make_sign(scene *s, chance *c, const char *text, bool with_object) {
     memset(s, 0, sizeof *s);
     surroundings(s, c);
     snprintf(s->sign, sizeof s->sign, "%s", text);
-    s->sign_w = chance_real(c, 0.62, 0.86);
+    s->sign_w = chance_real(c, 0.8, 0.95);
     s->sign_x = 0.5 + chance_real(c, -1, 1) * (0.48 - s->sign_w / 2);
     s->sign_y = with_object ? chance_real(c, 0.24, 0.3) : chance_real(c, 0.35, 0.65);
     s->sign_turn = chance_real(c, -0.2, 0.2);
@@ -158,6 +158,13 @@ place scene_place(const object *o) {
     return PLACE_COUNT;
 }
 
+place scene_group_place(const scene *s, int g) {
+    if (s->group[g].count != 1) return PLACE_COUNT;
+    for (int i = 0; i < s->n_object; i++)
+        if (s->object[i].group == g) return scene_place(&s->object[i]);
+    return PLACE_COUNT;
+}
+
 static void recolour(scene *s, int g, colour col) {
     s->group[g].col = col;
     for (int i = 0; i < s->n_object; i++)
@@ -181,7 +188,13 @@ static void remove_one(scene *s, int g) {
     }
 }
 
-void scene_change(const scene *a, scene *b, chance *c, change what, int *g) {
+static bool in_order(const scene *s) {
+    for (int i = 1; i < s->n_group; i++)
+        if (s->group[i].what < s->group[i - 1].what) return false;
+    return true;
+}
+
+bool scene_change(const scene *a, scene *b, chance *c, change what, int *g) {
     *b = *a;
     *g = chance_below(c, a->n_group);
     b->texture = chance_bits(c);
@@ -201,4 +214,5 @@ void scene_change(const scene *a, scene *b, chance *c, change what, int *g) {
     } while (alike(a, k, col));
     if (what == CHANGE_COLOUR) recolour(b, *g, col);
     if (what == CHANGE_KIND) remake(b, *g, k);
+    return in_order(b);
 }

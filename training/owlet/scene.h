@@ -60,10 +60,12 @@ void scene_make_sign(scene *s, chance *c, const char *text, bool with_object);
 
 /* Where an object clearly is, or PLACE_COUNT when that is open to argument. */
 place scene_place(const object *o);
+/* Where the one object of group g is; PLACE_COUNT when there are several, or it is open to argument. */
+place scene_group_place(const scene *s, int g);
 
 /* What differs in the second picture of a pair. */
 typedef enum { CHANGE_COLOUR, CHANGE_COUNT, CHANGE_KIND, CHANGE_NOTHING, CHANGE_COUNT_OF } change;
-/* b = a with one thing changed, in group *g. */
-void scene_change(const scene *a, scene *b, chance *c, change what, int *g);
+/* b = a with one thing changed, in group *g.  False: there was no such change that leaves the groups in their order. */
+bool scene_change(const scene *a, scene *b, chance *c, change what, int *g);
 
 #endif

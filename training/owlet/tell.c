@@ -3,17 +3,93 @@
 
 #include "training/owlet/ask.h"
 
-void tell(ty_buf *b, const group *g, const place *where, int n) {
-    static const char *const PLACE[PLACE_COUNT] = {[PLACE_LEFT] = " left",
-                                                   [PLACE_RIGHT] = " right",
-                                                   [PLACE_TOP] = " top",
-                                                   [PLACE_BOTTOM] = " bottom",
-                                                   [PLACE_MIDDLE] = " middle"};
-    for (int i = 0; i < n; i++) {
-        facts f = {.one = g[i]};
-        say(b, LANG_EN, i ? ", {k} {colour} {n}" : "{k} {colour} {n}", &f);
-        if (where[i] != PLACE_COUNT) ty_buf_puts(b, PLACE[where[i]]);
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { TEXT_AT = 2 + 7 * SCENE_GROUPS_MAX, LETTERS = TELL_ROWS - TEXT_AT };
+
+/* Fills rows until `to`. */
+static int fill(ty_buf *b, int row, int to) {
+    for (; row < to; row++) ty_buf_puts(b, " -\n");
+    return row;
+}
+
+static void finish(ty_buf *b, int row) {
+    fill(b, row, TELL_ROWS);
+    ty_buf_puts(b, ")");
+}
+
+static void tell_group(ty_buf *b, const group *g, place where) {
+    static const char *const PLACE[PLACE_COUNT + 1] = {
+        [PLACE_LEFT] = "left",     [PLACE_RIGHT] = "right",   [PLACE_TOP] = "top",
+        [PLACE_BOTTOM] = "bottom", [PLACE_MIDDLE] = "middle", [PLACE_COUNT] = "-"};
+    const char *k = lexicon_noun(g->what)->en, *shade_of = lexicon_shade(g->col)->en;
+    ty_buf_printf(b, " %s\n %s\n %s\n %s\n %s\n %s\n %s\n", k, shade_of,
+                  lexicon_number(g->count, LANG_EN), PLACE[where], k, shade_of, k);
+}
+
+/* A row for each character, letters large.  The first letter has a space in front of it, as words have; a digit is a piece
+ * of its own, which a space would only make two of. */
+static int spell(ty_buf *b, const char *text) {
+    int n = 0;
+    for (const char *p = text; *p; p++, n++)
+        ty_buf_printf(b, n == 0 && isalpha((unsigned char)*p) ? " %c\n" : "%c\n",
+                      toupper((unsigned char)*p));
+    return n;
+}
+
+static int tell_number(ty_buf *b, int n) {
+    char digits[16];
+    snprintf(digits, sizeof digits, "%d", n);
+    return spell(b, digits);
+}
+
+void tell_scene(const scene *s, ty_buf *b) {
+    ty_buf_printf(b, "%d\n %s\n", s->n_group, s->sign[0] ? "sign" : "picture");
+    for (int g = 0; g < s->n_group; g++) tell_group(b, &s->group[g], scene_group_place(s, g));
+    int row = fill(b, 2 + 7 * s->n_group, TEXT_AT);
+    finish(b, row + spell(b, s->sign));
+}
+
+/* A label and a number in `width` rows. */
+static int tell_line(ty_buf *b, int row, int width, const char *label, int n) {
+    ty_buf_printf(b, " %s\n", label);
+    return fill(b, row + 1 + tell_number(b, n), row + width);
+}
+
+void tell_paper(const paper *p, ty_buf *b) {
+    static const char *const A[PAPER_COUNT] = {[PAPER_RECEIPT] = "receipt",
+                                               [PAPER_BADGE] = "badge",
+                                               [PAPER_TICKET] = "ticket",
+                                               [PAPER_CHART] = "chart"};
+    int row = 2;
+    ty_buf_printf(b, "%d\n %s\n", p->n, A[p->what]);
+    switch (p->what) {
+    case PAPER_RECEIPT:
+        for (int i = 0; i < p->n; i++) row = tell_line(b, row, 2, p->label[i], p->value[i]);
+        row = fill(b, row, 2 + 2 * PAPER_LINES_MAX);
+        row = tell_line(b, row, 3, "Total", p->total);
+        break;
+    case PAPER_BADGE:
+        row = fill(b, row + spell(b, p->person), row + LETTERS);
+        row = tell_line(b, row, 3, "Room", p->number);
+        break;
+    case PAPER_TICKET:
+        row = tell_line(b, row, 3, "Day", p->day);
+        row = tell_line(b, row, 3, "Time", p->hour);
+        row = tell_line(b, row, 3, "Seat", p->number);
+        break;
+    default:
+        for (int i = 0; i < p->n; i++)
+            row = tell_line(b, row, 2, lexicon_shade(p->bar[i])->en, p->value[i]);
+        row = fill(b, row, 2 + 2 * PAPER_LINES_MAX);
+        ty_buf_printf(b, " top\n %s\n bottom\n %s\n", lexicon_shade(p->bar[paper_bar(p, 1)])->en,
+                      lexicon_shade(p->bar[paper_bar(p, -1)])->en);
+        row += 4;
+        break;
     }
+    finish(b, row);
 }
 
 /* ---- drills ---- */
@@ -27,9 +103,9 @@ typedef struct {
     bool again; /* what is asked comes in any order, and again and again */
 } exercise;
 
-/* One of these comes first: "hat grey" has the colour right behind the thing, as the picture in words has it, which is the
- * easiest to learn; all others are learnt once this one is.  The others look things up the other way round.  As the list
- * goes on at random, again and again, nothing can be had by leaving out what was said before. */
+/* The first one comes first: "hat grey" has the colour right behind the thing, as the picture in words has it, which is
+ * the easiest to learn; all others are learnt once it is.  Then the others of these, the other way round.  As the list goes on at random, again and again, nothing can
+ * be had by leaving out what was said before. */
 static const exercise FIRST[] = {
     {.ask = {.about = {"things with their colours", "东西和颜色", "ものと色", "Dinge mit Farbe"},
              .direct = {{"Name things with their colours."},
@@ -128,7 +204,7 @@ static void do_exercise(record *r, chance *c, const exercise *e, const group *g,
     ty_buf_clear(&text);
 }
 
-void tell_drill(record *r, chance *c, bool easy) {
+void tell_drill(record *r, chance *c, drill what) {
     int kinds[KIND_COUNT], colours[COLOUR_COUNT], places[PLACE_COUNT], order[EXERCISES];
     bool placed = chance_is(c, 0.5);
     int n = chance_between(c, 2, placed ? PLACE_COUNT : GROUPS);
@@ -144,12 +220,14 @@ void tell_drill(record *r, chance *c, bool easy) {
                        .count = placed ? 1 : chance_between(c, 1, OWLET_COUNT_MAX)};
         where[i] = placed ? (place)places[i] : PLACE_COUNT;
     }
-    tell(&r->seen, g, where, n);
-    if (easy) {
-        do_exercise(r, c, &FIRST[0], g, where, n);
-        do_exercise(r, c, &FIRST[0], g, where, n);
-        return;
-    }
+    ty_buf_printf(&r->seen[0], "%d\n picture\n", n);
+    for (int i = 0; i < n; i++) tell_group(&r->seen[0], &g[i], where[i]);
+    ty_buf_puts(&r->seen[0], ")");
+    if (what == DRILL_FORTH)
+        for (int i = 0; i < 2; i++) do_exercise(r, c, &FIRST[0], g, where, n);
+    if (what == DRILL_BACK)
+        for (int i = 1; i < FIRSTS; i++) do_exercise(r, c, &FIRST[placed ? i : 1], g, where, n);
+    if (what != DRILL_ALL) return;
     int firsts[FIRSTS];
     chance_order(c, firsts, FIRSTS);
     for (int i = 0, done = 0; i < FIRSTS && done < 2; i++)
