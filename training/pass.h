@@ -105,8 +105,8 @@ void abstractor_forward(train_run *r, const owl *m, const float *features, int n
 void abstractor_backward(train_run *r, const owl *m, abstractor_pass *p, const float *d,
                          float *d_features);
 
-/* The loss over rows (batch.h) times weight: the mean square of what lies between each token and the LLM's embedding of its
- * word; and its gradient: d as tokens, NULL: the loss alone. */
+/* The loss over rows (batch.h) times weight: the square of what lies between each token and the LLM's embedding of its
+ * piece, as a share of that embedding's own; and its gradient: d as tokens, NULL: the loss alone. */
 double abstractor_rows_loss(train_run *r, const owl *m, const owl_batch *b,
                             const abstractor_pass *p, float weight, float *d);
 

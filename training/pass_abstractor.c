@@ -201,16 +201,20 @@ static void tokens_back(train_run *r, const owl *m, const abstractor_pass *p, co
 double abstractor_rows_loss(train_run *r, const owl *m, const owl_batch *b,
                             const abstractor_pass *p, float weight, float *d) {
     int64_t width = m->abstractor.n_out, rows = (int64_t)p->n * (m->abstractor.n_query + 1);
-    float *off = op_floats(r, width);
+    float *want = op_floats(r, width);
     double sum = 0;
     for (int64_t i = 0; i < rows && r->st == TY_OK; i++) {
         const float *token = p->tokens + i * width;
-        param_floats(m->embed, b->target[i] * width, width, off);
+        double off = 0, all = 0;
+        param_floats(m->embed, b->target[i] * width, width, want);
         for (int64_t k = 0; k < width; k++) {
-            off[k] = token[k] - off[k];
-            sum += (double)(off[k] * off[k]) / (double)width;
-            if (d) d[i * width + k] = weight * 2 / (float)width * off[k];
+            off += pow((double)(token[k] - want[k]), 2);
+            all += pow((double)want[k], 2);
         }
+        if (all <= 0) all = (double)width; /* a padding row */
+        sum += off / all;
+        for (int64_t k = 0; k < width && d; k++)
+            d[i * width + k] = weight * 2 / (float)all * (token[k] - want[k]);
     }
     return sum;
 }

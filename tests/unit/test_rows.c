@@ -74,13 +74,17 @@ static void loss_is_what_lies_between_tokens_and_embeddings(void **state) {
     abstractor_forward(&g.r, g.m, vit.features, PICTURES, (int)(vit.rows / vit.n), &a);
     assert_int_equal(g.r.st, TY_OK);
     int width = g.m->llm.width;
-    for (int i = 0; i < PICTURES * g.rows; i++)
+    for (int i = 0; i < PICTURES * g.rows; i++) {
+        double off = 0, all = 0;
         for (int k = 0; k < width; k++) {
             float e;
             param_floats(g.m->embed, (int64_t)g.label[i] * width + k, 1, &e);
-            want += pow((double)(a.tokens[i * width + k] - e), 2);
+            off += pow((double)(a.tokens[i * width + k] - e), 2);
+            all += pow((double)e, 2);
         }
-    want /= (double)PICTURES * g.rows * width;
+        want += off / all;
+    }
+    want /= (double)PICTURES * g.rows;
     assert_true(want > 0.1);
     if (fabs(got / want - 1) > 1e-5) fail_msg("loss %g, want %g", got, want);
     close_rig(&g);
