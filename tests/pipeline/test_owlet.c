@@ -6,7 +6,8 @@
 
 #define ARG(x) ((char *)(x))
 
-static const char *const PIPELINE = "models/owlet", *const EXAMPLE = "models/owlet/example.jpg";
+static const char *const PIPELINE = "models/owlet", *const EXAMPLE = "models/owlet/example.jpg",
+                         *const SIGN = "models/owlet/sign.jpg";
 
 static void check_answer(const char *image, const char *question, const char *word) {
     char *argv[] = {ARG(test_bin("tyto")),
@@ -33,6 +34,19 @@ static void owlet_sees_the_colour_when_asked_about_its_example(void **state) {
     check_answer(EXAMPLE, "爱心是什么颜色的？", "紫色");
 }
 
+static void owlet_counts_and_describes_its_example(void **state) {
+    (void)state;
+    check_answer(EXAMPLE, "How many hearts are there?", "five");
+    check_answer(EXAMPLE, "Describe the picture.", "five purple hearts");
+}
+
+static void owlet_reads_a_sign_and_sees_what_is_below_it(void **state) {
+    (void)state;
+    check_answer(SIGN, "What does the sign say?", "OPEN");
+    check_answer(SIGN, "牌子上写着什么？", "OPEN");
+    check_answer(SIGN, "What is at the bottom?", "cup");
+}
+
 static void owlet_reckons_and_translates_without_a_picture(void **state) {
     (void)state;
     check_answer(NULL, "What is 8 + 6?", "14");
@@ -42,6 +56,8 @@ static void owlet_reckons_and_translates_without_a_picture(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(owlet_sees_the_colour_when_asked_about_its_example),
+        cmocka_unit_test(owlet_counts_and_describes_its_example),
+        cmocka_unit_test(owlet_reads_a_sign_and_sees_what_is_below_it),
         cmocka_unit_test(owlet_reckons_and_translates_without_a_picture),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

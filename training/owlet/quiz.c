@@ -240,6 +240,37 @@ static void ask_same(record *r, const scene *a, const scene *b, same what, int g
     ty_buf_clear(&text);
 }
 
+/* Two things that are said, not seen, one of them with at most one change: all that is to be learnt from it is to judge. */
+static void ask_said(record *r, chance *c) {
+    static const char *const Q[2][LANG_COUNT] = {
+        {"{nck}, {nck2}: is that the same?", "{nck}，{nck2}，一样吗？",
+         "{nck}と{nck2}は同じですか。", "{nck}, {nck2}: ist das gleich?"},
+        {"{colour}, {colour2}: is that the same?", "{colour}，{colour2}，一样吗？",
+         "{colour}と{colour2}は同じですか。", "{colour}, {colour2}: ist das gleich?"},
+    };
+    static const char *const ONE[] = {"{nck}", "{colour}"}, *const TWO[] = {"{nck2}", "{colour2}"};
+    facts f = {.one = {.what = (kind)chance_below(c, KIND_COUNT),
+                       .col = (colour)chance_below(c, COLOUR_COUNT),
+                       .count = chance_between(c, 1, 4)}};
+    bool alike = chance_is(c, 0.5), colours = chance_is(c, 0.3);
+    int step = 1 + chance_below(c, COLOUR_COUNT - 1), what = colours ? 0 : chance_below(c, 4);
+    f.two = f.one;
+    /* colours twice as often: they are what is confused */
+    if (!alike && what < 2) f.two.col = (colour)(((int)f.one.col + step) % COLOUR_COUNT);
+    if (!alike && what == 2) f.two.count = 1 + f.one.count % 4;
+    if (!alike && what == 3) f.two.what = (kind)(((int)f.one.what + step) % KIND_COUNT);
+    ty_buf text = ty_buf_make(1 << 14);
+    first_then(&text, r->lang, ONE[colours], TWO[colours], alike, &f);
+    f.word = text.len ? text.data : "";
+    record_turn(r, Q[colours][r->lang], "{word}", &f);
+    if (text.failed != TY_OK) r->answer[r->n_turn - 1].failed = text.failed;
+    ty_buf_clear(&text);
+}
+
+void quiz_said(record *r, chance *c, int turns) {
+    while (r->n_turn < turns) ask_said(r, c);
+}
+
 /* Up to `most` of those questions, in any order. */
 static void ask_more_same(record *r, chance *c, const scene *a, const scene *b, int most) {
     int order[SAME_COUNT_OF * SCENE_GROUPS_MAX], n = a->n_group * SAME_COUNT_OF;
@@ -283,7 +314,10 @@ static ty_status compare(record *r, chance *c, const quiz_options *o, ty_err *er
     for (int i = 0; i < 2 && r->n_turn < o->turns; i++, first = !first)
         describe_one(r, first ? &a : &b, first);
     ask_more_same(r, c, &a, &b, o->side ? o->turns - r->n_turn : 3);
-    if (!o->side && !o->held_out) compare_more(r, c, 2);
+    if (!o->side && !o->held_out) {
+        compare_more(r, c, 1);
+        quiz_said(r, c, RECORD_TURNS_MAX);
+    }
     ty_status st = add_scene(r, &a, o, err);
     return st == TY_OK ? add_scene(r, &b, o, err) : st;
 }

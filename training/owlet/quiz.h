@@ -15,4 +15,7 @@ typedef struct {
 /* r: initialised (record_init).  Any ability but ABILITY_TEXT. */
 ty_status quiz_make(record *r, chance *c, const quiz_options *o, ty_err *err);
 
+/* Further turns without a picture, until there are so many: whether two things that are said are the same. */
+void quiz_said(record *r, chance *c, int turns);
+
 #endif
