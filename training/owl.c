@@ -518,7 +518,6 @@ ty_status owl_new(owl **out, const char *dir, bool (*trains)(void *ctx, const ch
 
 ty_status owl_add_cells(owl *m, int texts, ty_err *err) {
     m->n_cell_text = texts;
-    m->lesson = LESSON_CELLS;
     return param_new(&m->params, "cells.weight", 2,
                      (int64_t[]){(int64_t)texts * SAMPLE_CLASSES, m->vit.width}, &m->cells.w, err);
 }

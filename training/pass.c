@@ -32,6 +32,15 @@ static void visual_backward(train_run *r, const owl *m, vit_pass *vit, abstracto
     if (d) vit_backward(r, m, vit, d);
 }
 
+/* From the pixels of a batch up to its visual tokens. */
+static void visual_forward(train_run *r, const owl *m, const owl_batch *b, vit_pass *vit,
+                           abstractor_pass *abstractor) {
+    vit_forward(r, m, b->pixels, b->n_picture, vit);
+    if (r->st == TY_OK)
+        abstractor_forward(r, m, vit->features, b->n_picture, (int)(vit->rows / vit->n),
+                           abstractor);
+}
+
 /* v2's reference runs a picture of zeros where a batch has none, and multiplies nothing by it: the vision
  * tower is reached with a gradient of zero, so its moments fade and its weights decay. */
 static void reach_vision(const owl *m) {
@@ -55,9 +64,7 @@ static double run_rows(train_run *r, const owl *m, const owl_batch *b, float wei
                        bool backward) {
     vit_pass vit = {0};
     abstractor_pass abstractor = {0};
-    vit_forward(r, m, b->pixels, b->n_picture, &vit);
-    if (r->st == TY_OK)
-        abstractor_forward(r, m, vit.features, b->n_picture, (int)(vit.rows / vit.n), &abstractor);
+    visual_forward(r, m, b, &vit, &abstractor);
     float *d = backward ? op_floats(r, (int64_t)b->n_row * m->abstractor.n_out) : NULL;
     if (r->st != TY_OK) return 0;
     double loss = abstractor_rows_loss(r, m, b, &abstractor, weight, d);
@@ -71,12 +78,7 @@ static double run(train_run *r, const owl *m, const owl_batch *b, float weight, 
     llm_pass llm = {0};
     float *d = NULL, *d_tokens = NULL;
     bool visual = m->version && b->n_picture > 0;
-    if (visual) {
-        vit_forward(r, m, b->pixels, b->n_picture, &vit);
-        if (r->st == TY_OK)
-            abstractor_forward(r, m, vit.features, b->n_picture, (int)(vit.rows / vit.n),
-                               &abstractor);
-    }
+    if (visual) visual_forward(r, m, b, &vit, &abstractor);
     if (r->st == TY_OK) llm_forward(r, m, b, abstractor.tokens, &llm);
     if (backward) {
         d = op_floats(r, (int64_t)b->n_row * m->llm.width);

@@ -257,39 +257,42 @@ static ty_status make_cells(writer *w, const json_t *list) {
     return st;
 }
 
-/* The one piece of a row, as it is behind other text: behind a digit, which joins nothing. */
-static ty_status put_row(writer *w, const char *row) {
-    static const char BEFORE[] = "0";
+/* What rows are encoded behind: a digit, which joins nothing. */
+static const char BEFORE[] = "0";
+
+/* The one piece of a row, as it is behind the `before` pieces of BEFORE. */
+static ty_status put_row(writer *w, const char *row, int before) {
     char text[128];
-    ty_ids before = {0}, ids = {0};
+    ty_ids ids = {0};
     const ty_tokenizer *t = w->rules->tokenizer;
     if (snprintf(text, sizeof text, "%s%s", BEFORE, row) >= (int)sizeof text)
         return ty_fail(w->err, TY_EFORMAT, "rows: \"%.100s\" is too long for one piece", row);
-    ty_status st = ty_tokenizer_encode(t, TY_TOKENIZE_SPM, BEFORE, 1, &before, w->err);
-    if (st == TY_OK) st = ty_tokenizer_encode(t, TY_TOKENIZE_SPM, text, strlen(text), &ids, w->err);
-    if (st == TY_OK && ids.n != before.n + 1)
+    ty_status st = ty_tokenizer_encode(t, TY_TOKENIZE_SPM, text, strlen(text), &ids, w->err);
+    if (st == TY_OK && ids.n != before + 1)
         st = ty_fail(w->err, TY_EFORMAT, "rows: \"%.100s\" is %d pieces, a row is one", row,
-                     ids.n - before.n);
+                     ids.n - before);
     if (st == TY_OK && ty_ids_push(&w->label, ids.id[ids.n - 1]) != TY_OK)
         st = ty_fail(w->err, TY_ENOMEM, "no memory for a sample");
     ty_ids_clear(&ids);
-    ty_ids_clear(&before);
     return st;
 }
 
 static ty_status make_rows(writer *w, const json_t *list) {
     size_t i;
-    const json_t *word;
-    ty_status st = TY_OK;
+    const json_t *row;
+    ty_ids before = {0};
     if (json_array_size(list) != (size_t)w->rules->visual_rows)
         return ty_fail(w->err, TY_EFORMAT,
                        "rows: want a list of %d pieces, one for each visual row",
                        w->rules->visual_rows);
-    json_array_foreach(list, i, word) {
+    ty_status st = ty_tokenizer_encode(w->rules->tokenizer, TY_TOKENIZE_SPM, BEFORE, strlen(BEFORE),
+                                       &before, w->err);
+    json_array_foreach(list, i, row) {
         if (st != TY_OK) break;
-        st = json_is_string(word) ? put_row(w, json_string_value(word))
-                                  : ty_fail(w->err, TY_EFORMAT, "rows: not only texts");
+        st = json_is_string(row) ? put_row(w, json_string_value(row), before.n)
+                                 : ty_fail(w->err, TY_EFORMAT, "rows: not only texts");
     }
+    ty_ids_clear(&before);
     return st;
 }
 

@@ -132,6 +132,20 @@ static void write_file(const char *path, const char *text) {
     must(ty_file_write_atomic(path, text, strlen(text), &err), &err);
 }
 
+/* Opens a good record and a wrong one behind it, which is left out and said to be `what`. */
+static void open_good_and_wrong(dataset *d, const sample_rules *rules, const char *good,
+                                const char *wrong, const char *what) {
+    char path[4200], text[1024];
+    ty_err err = {0};
+    snprintf(path, sizeof path, "%s/labels.jsonl", test_temp_dir());
+    snprintf(text, sizeof text, "%s\n%s\n", good, wrong);
+    write_file(path, text);
+    must(dataset_open(d, path, NULL, rules, &err), &err);
+    assert_int_equal(d->n, 1);
+    assert_int_equal(d->n_bad, 1);
+    if (!strstr(d->first_bad, what)) fail_msg("%s: %s", what, d->first_bad);
+}
+
 static void cells_are_read_and_what_is_wrong_with_them_is_said(void **state) {
     (void)state;
     static const struct {
@@ -143,19 +157,11 @@ static void cells_are_read_and_what_is_wrong_with_them_is_said(void **state) {
         {"{\"image\": \"a.jpg\"}", "no list \"cells\""},
         {"{\"image\": [\"a.jpg\", \"b.jpg\"], \"cells\": [\"0123\", \"0123\"]}", "one picture"},
     };
-    char path[4200], text[1024];
-    ty_err err = {0};
     dataset d;
     sample_rules rules = {.lesson = LESSON_CELLS, .cells = 4};
-    snprintf(path, sizeof path, "%s/cells.jsonl", test_temp_dir());
     for (size_t i = 0; i < sizeof WRONG / sizeof *WRONG; i++) {
-        snprintf(text, sizeof text, "{\"image\": \"a.jpg\", \"cells\": [\"01.o\", \"....\"]}\n%s\n",
-                 WRONG[i].record);
-        write_file(path, text);
-        must(dataset_open(&d, path, NULL, &rules, &err), &err);
-        assert_int_equal(d.n, 1);
-        assert_int_equal(d.n_bad, 1);
-        if (!strstr(d.first_bad, WRONG[i].what)) fail_msg("%s: %s", WRONG[i].what, d.first_bad);
+        open_good_and_wrong(&d, &rules, "{\"image\": \"a.jpg\", \"cells\": [\"01.o\", \"....\"]}",
+                            WRONG[i].record, WRONG[i].what);
         static const int32_t want[] = {0,          1,          OWL_IGNORE, 63,
                                        OWL_IGNORE, OWL_IGNORE, OWL_IGNORE, OWL_IGNORE};
         assert_int_equal(d.item[0].n, 8);
@@ -178,7 +184,6 @@ static void rows_are_read_and_what_is_wrong_with_them_is_said(void **state) {
         {"{\"image\": [\"a.jpg\", \"b.jpg\"], \"rows\": [\" the\", \"4\", \" the\"]}",
          "one picture"},
     };
-    char path[4200], text[1024];
     ty_err err = {0};
     ty_tokenizer *tokenizer = NULL;
     ty_ids the = {0}, four = {0};
@@ -188,16 +193,10 @@ static void rows_are_read_and_what_is_wrong_with_them_is_said(void **state) {
     must(ty_tokenizer_encode(tokenizer, TY_TOKENIZE_SPM, "4", 1, &four, &err), &err);
     assert_int_equal(the.n, 1);
     sample_rules rules = {.tokenizer = tokenizer, .lesson = LESSON_ROWS, .visual_rows = 3};
-    snprintf(path, sizeof path, "%s/rows.jsonl", test_temp_dir());
     for (size_t i = 0; i < sizeof WRONG / sizeof *WRONG; i++) {
-        snprintf(text, sizeof text,
-                 "{\"image\": \"a.jpg\", \"rows\": [\" the\", \"4\", \" the\"]}\n%s\n",
-                 WRONG[i].record);
-        write_file(path, text);
-        must(dataset_open(&d, path, NULL, &rules, &err), &err);
-        assert_int_equal(d.n, 1);
-        assert_int_equal(d.n_bad, 1);
-        if (!strstr(d.first_bad, WRONG[i].what)) fail_msg("%s: %s", WRONG[i].what, d.first_bad);
+        open_good_and_wrong(&d, &rules,
+                            "{\"image\": \"a.jpg\", \"rows\": [\" the\", \"4\", \" the\"]}",
+                            WRONG[i].record, WRONG[i].what);
         assert_int_equal(d.item[0].n_target, 3);
         assert_int_equal(d.item[0].label[0], the.id[0]);
         assert_int_equal(d.item[0].label[1], four.id[four.n - 1]);

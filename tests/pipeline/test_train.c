@@ -1,7 +1,7 @@
 /*
  * test_train.c - from nothing to an answer: a small model with new weights is taught two records into a pipeline,
- * and asked; its ViT learns alone from cells, its abstractor from rows; its LLM gets new layers; then an adapter is trained on it, and the
- * pipeline with the adapter merged at import answers as the one that the trainer merged.
+ * and asked; its ViT learns alone from cells, its abstractor from rows; its LLM gets new layers; then an adapter is
+ * trained on it, and the pipeline with the adapter merged at import answers as the one that the trainer merged.
  */
 #include "tests/support/process.h"
 #include "tests/support/ty_test.h"

@@ -95,6 +95,12 @@ void ask_turn(record *r, chance *c, bool held_out, const wording *w, const char 
         record_turn_opened(r, c, q, a, f);
 }
 
+void ask_turn_text(record *r, chance *c, bool held_out, const wording *w, const ty_buf *a) {
+    facts f = {.word = a->len ? a->data : ""};
+    ask_turn(r, c, held_out, w, "{word}", &f);
+    if (a->failed != TY_OK) r->answer[r->n_turn - 1].failed = a->failed;
+}
+
 facts ask_facts(const scene *s, int g) {
     return (facts){.one = s->group[g], .list = s->group, .n_list = s->n_group};
 }

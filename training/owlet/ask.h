@@ -19,6 +19,8 @@ typedef struct {
 } wording;
 /* Appends a question and its answer; in training at times with an opening before it. */
 void ask_turn(record *r, chance *c, bool held_out, const wording *w, const char *a, const facts *f);
+/* The same with an answer that stands already; its failure, if any, becomes the answer's. */
+void ask_turn_text(record *r, chance *c, bool held_out, const wording *w, const ty_buf *a);
 
 typedef enum {
     ASK_DESCRIBE,      /* all of the scene */

@@ -86,9 +86,6 @@ static const char *const SIGN[] = {
     "LEMON", "APPLE", "HELLO", "HAPPY", "LUCKY", "MAGIC", "OWL",  "CAT",  "DOG",   "BEAR",
 };
 
-static const char *const GOOD[] = {"Tea",   "Milk",  "Bread", "Rice",  "Soup", "Cake",
-                                   "Lemon", "Apple", "Juice", "Pizza", "Fish", "Eggs"};
-
 static const char *const PERSON[] = {"Anna", "Ben",  "Clara", "David", "Emma", "Felix", "Greta",
                                      "Hugo", "Ida",  "Jonas", "Kira",  "Leo",  "Mia",   "Noah",
                                      "Olga", "Paul", "Rosa",  "Tom",   "Vera", "Yuki"};
@@ -146,12 +143,4 @@ int lexicon_person_count(void) {
 
 const char *lexicon_person(int n) {
     return PERSON[n % lexicon_person_count()];
-}
-
-int lexicon_good_count(void) {
-    return (int)(sizeof GOOD / sizeof *GOOD);
-}
-
-const char *lexicon_good(int n) {
-    return GOOD[n % lexicon_good_count()];
 }

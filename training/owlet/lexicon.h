@@ -86,9 +86,7 @@ const char *lexicon_language(language l); /* "en" "zh" "ja" "de" */
 /* Short words for signs, labels and papers (Latin letters); n is taken modulo lexicon_sign_count. */
 const char *lexicon_sign(int n);
 int lexicon_sign_count(void);
-/* Goods for receipts, at most 16; and people's first names. */
-const char *lexicon_good(int n);
-int lexicon_good_count(void);
+/* People's first names. */
 const char *lexicon_person(int n);
 int lexicon_person_count(void);
 

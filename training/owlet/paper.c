@@ -4,6 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
+static const char *const GOODS[] = {"Tea",   "Milk",  "Bread", "Rice",  "Soup", "Cake",
+                                    "Lemon", "Apple", "Juice", "Pizza", "Fish", "Eggs"};
+enum { GOODS_COUNT = sizeof GOODS / sizeof *GOODS };
+
 void paper_font(cairo_t *cr, int n, double size) {
     static const char *const FAMILY[] = {
         "DejaVu Sans",      "DejaVu Serif",           "DejaVu Sans Mono", "Liberation Sans",
@@ -15,11 +19,11 @@ void paper_font(cairo_t *cr, int n, double size) {
 }
 
 static void make_receipt(paper *p, chance *c) {
-    int order[16], count = lexicon_good_count();
-    chance_order(c, order, count);
+    int order[GOODS_COUNT];
+    chance_order(c, order, GOODS_COUNT);
     p->n = chance_between(c, 2, 3);
     for (int i = 0; i < p->n; i++) {
-        p->label[i] = lexicon_good(order[i]);
+        p->label[i] = GOODS[order[i]];
         p->value[i] = chance_between(c, 1, 9);
         p->total += p->value[i];
     }

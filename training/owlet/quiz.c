@@ -170,6 +170,17 @@ static void first_then(ty_buf *b, language l, const char *one, const char *two, 
     ty_buf_printf(b, "%s%s%s", COLON[l], VERDICT[same][l], PART[l][2]);
 }
 
+/* A turn that such a sentence answers. */
+static void ask_alike(record *r, const char *q, const char *one, const char *two, bool same,
+                      facts f) {
+    ty_buf text = ty_buf_make(1 << 14);
+    first_then(&text, r->lang, one, two, same, &f);
+    f.word = text.len ? text.data : "";
+    record_turn(r, q, "{word}", &f);
+    if (text.failed != TY_OK) r->answer[r->n_turn - 1].failed = text.failed;
+    ty_buf_clear(&text);
+}
+
 static void ask_difference(record *r, chance *c, bool held_out, const scene *a, const scene *b,
                            change what, int g) {
     static const wording Q = {
@@ -201,9 +212,7 @@ static void ask_difference(record *r, chance *c, bool held_out, const scene *a, 
         if (i) ty_buf_puts(&text, gap);
         first_then(&text, r->lang, "{nck}", "{nck2}", i != g || what == CHANGE_NOTHING, &f);
     }
-    facts f = {.word = text.len ? text.data : ""};
-    ask_turn(r, c, held_out, &Q, "{word}", &f);
-    if (text.failed != TY_OK) r->answer[r->n_turn - 1].failed = text.failed;
+    ask_turn_text(r, c, held_out, &Q, &text);
     for (int i = 0; i < a->n_group; i++) {
         bool same = i != g || what == CHANGE_NOTHING;
         facts two = {.one = b->group[i]};
@@ -229,15 +238,11 @@ static void ask_same(record *r, const scene *a, const scene *b, same what, int g
     };
     facts f = ask_facts(a, g);
     f.two = b->group[g];
-    ty_buf text = ty_buf_make(1 << 14);
+    const char *q = Q[what][r->lang];
     if (what == SAME_COLOUR)
-        first_then(&text, r->lang, "{colour}", "{colour2}", f.one.col == f.two.col, &f);
+        ask_alike(r, q, "{colour}", "{colour2}", f.one.col == f.two.col, f);
     else
-        first_then(&text, r->lang, "{nk}", "{nk2}", f.one.count == f.two.count, &f);
-    f.word = text.len ? text.data : "";
-    record_turn(r, Q[what][r->lang], "{word}", &f);
-    if (text.failed != TY_OK) r->answer[r->n_turn - 1].failed = text.failed;
-    ty_buf_clear(&text);
+        ask_alike(r, q, "{nk}", "{nk2}", f.one.count == f.two.count, f);
 }
 
 /* Two things that are said, not seen, one of them with at most one change: all that is to be learnt from it is to judge. */
@@ -259,12 +264,7 @@ static void ask_said(record *r, chance *c) {
     if (!alike && what < 2) f.two.col = (colour)(((int)f.one.col + step) % COLOUR_COUNT);
     if (!alike && what == 2) f.two.count = 1 + f.one.count % 4;
     if (!alike && what == 3) f.two.what = (kind)(((int)f.one.what + step) % KIND_COUNT);
-    ty_buf text = ty_buf_make(1 << 14);
-    first_then(&text, r->lang, ONE[colours], TWO[colours], alike, &f);
-    f.word = text.len ? text.data : "";
-    record_turn(r, Q[colours][r->lang], "{word}", &f);
-    if (text.failed != TY_OK) r->answer[r->n_turn - 1].failed = text.failed;
-    ty_buf_clear(&text);
+    ask_alike(r, Q[colours][r->lang], ONE[colours], TWO[colours], alike, f);
 }
 
 void quiz_said(record *r, chance *c, int turns) {

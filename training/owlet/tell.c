@@ -104,8 +104,8 @@ typedef struct {
 } exercise;
 
 /* The first one comes first: "hat grey" has the colour right behind the thing, as the picture in words has it, which is
- * the easiest to learn; all others are learnt once it is.  Then the others of these, the other way round.  As the list goes on at random, again and again, nothing can
- * be had by leaving out what was said before. */
+ * the easiest to learn; all others are learnt once it is.  Then the others of these, the other way round.  As the list
+ * goes on at random, again and again, nothing can be had by leaving out what was said before. */
 static const exercise FIRST[] = {
     {.ask = {.about = {"things with their colours", "东西和颜色", "ものと色", "Dinge mit Farbe"},
              .direct = {{"Name things with their colours."},
@@ -198,9 +198,7 @@ static void do_exercise(record *r, chance *c, const exercise *e, const group *g,
         if (i) ty_buf_puts(&text, gap);
         say(&text, r->lang, form ? form : e->pair, &f);
     }
-    facts f = {.word = text.len ? text.data : ""};
-    ask_turn(r, c, false, &e->ask, "{word}", &f);
-    if (text.failed != TY_OK) r->answer[r->n_turn - 1].failed = text.failed;
+    ask_turn_text(r, c, false, &e->ask, &text);
     ty_buf_clear(&text);
 }
 
