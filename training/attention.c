@@ -1,6 +1,6 @@
 /*
- * attention.c - attention with its backward (grad.h).  A task is one head of one sequence.  It gathers
- * the head's rows into dense matrices, then takes TILE queries at a time:
+ * attention.c - attention with its backward (grad.h).  A task is one head of one sequence.  Rows that a list
+ * names are gathered into dense matrices, others stay where they are.  Then it takes TILE queries at a time:
  *
  *     S = scale Q K^T        P = softmax(S), recomputed by the backward
  *     ctx = P V
@@ -30,12 +30,17 @@ typedef struct {
     size_t member_bytes;
 } job;
 
-/* A member's dense matrices. */
+/* A head's rows: the caller's, or a member's dense copy of them. */
 typedef struct {
-    float *q, *k, *v, *o; /* [n_q, d], [n_kv, d], [n_kv, d], [n_q, d]: ctx or its gradient */
-    float *dq, *dk, *dv;  /* backward */
-    float *s, *ds;        /* [TILE, n_kv] */
-    void *product;        /* ty_matmul_serial's */
+    float *x;
+    int64_t ld;
+} matrix;
+
+typedef struct {
+    matrix q, k, v, o; /* [n_q, d], [n_kv, d], [n_kv, d], [n_q, d]: ctx or its gradient */
+    matrix dq, dk, dv; /* backward */
+    float *s, *ds;     /* [TILE, n_kv] */
+    void *product;     /* ty_matmul_serial's */
     int64_t n_q, n_kv;
 } frame;
 
@@ -44,16 +49,17 @@ static size_t rounded(size_t floats) {
 }
 
 static size_t place(const job *j, frame *f, uint8_t *at) {
-    size_t q = rounded((size_t)(j->max_q * j->a->d)), kv = rounded((size_t)(j->max_kv * j->a->d));
+    int64_t d = j->a->d;
+    size_t q = rounded((size_t)(j->max_q * d)), kv = rounded((size_t)(j->max_kv * d));
     size_t s = rounded((size_t)(TILE * j->max_kv));
     if (f) {
         float *x = (float *)(void *)at;
-        *f = (frame){.q = x, .o = x + q, .dq = x + 2 * q};
+        *f = (frame){.q = {x, d}, .o = {x + q, d}, .dq = {x + 2 * q, d}};
         x += 3 * q;
-        f->k = x;
-        f->v = x + kv;
-        f->dk = x + 2 * kv;
-        f->dv = x + 3 * kv;
+        f->k = (matrix){x, d};
+        f->v = (matrix){x + kv, d};
+        f->dk = (matrix){x + 2 * kv, d};
+        f->dv = (matrix){x + 3 * kv, d};
         f->s = x + 4 * kv;
         f->ds = f->s + s;
         f->product = f->ds + s;
@@ -61,38 +67,65 @@ static size_t place(const job *j, frame *f, uint8_t *at) {
     return (3 * q + 4 * kv + 2 * s) * sizeof(float) + ty_matmul_scratch();
 }
 
-static int64_t row_at(const int *row, int64_t i) {
-    return row ? row[i] : i;
+/* Rows of one head: `at` is column 0 of the head in row 0 of all. */
+typedef struct {
+    float *at;
+    int64_t ld, first, n;
+    const int *row; /* NULL: row i is i */
+    int d;
+} head_rows;
+
+/* Do products read and write them where they are? */
+static bool stay(head_rows h) {
+    return !h.row && !ty_matmul_collides(h.ld);
 }
 
-static void gather(const float *src, int64_t ld, const int *row, int64_t first, int64_t n, int d,
-                   float *dst) {
-    for (int64_t i = 0; i < n; i++)
-        memcpy(dst + i * d, src + row_at(row, first + i) * ld, (size_t)d * sizeof *dst);
+static float *row_of(head_rows h, int64_t i) {
+    int64_t r = h.first + i;
+    return h.at + (h.row ? h.row[r] : r) * h.ld;
 }
 
-static void scatter(const float *src, int64_t ld, const int *row, int64_t first, int64_t n, int d,
-                    float *dst) {
-    for (int64_t i = 0; i < n; i++)
-        memcpy(dst + row_at(row, first + i) * ld, src + i * d, (size_t)d * sizeof *dst);
+/* m becomes them where they stay, else has room for a copy. */
+static void find(head_rows h, matrix *m) {
+    if (stay(h)) *m = (matrix){row_of(h, 0), h.ld};
 }
 
-/* c (+)= a b, all dense. */
-static void product(const frame *f, int64_t M, int64_t N, int64_t K, const float *a, int64_t lda,
-                    bool a_km, const float *b, int64_t ldb, bool b_nk, float *c, int64_t ldc,
-                    bool add) {
+/* The same, and the copy is made. */
+static void take(head_rows h, matrix *m) {
+    find(h, m);
+    for (int64_t i = 0; i < h.n && !stay(h); i++)
+        memcpy(m->x + i * m->ld, row_of(h, i), (size_t)h.d * sizeof(float));
+}
+
+/* Back from a copy. */
+static void give(head_rows h, const matrix *m) {
+    for (int64_t i = 0; i < h.n && !stay(h); i++)
+        memcpy(row_of(h, i), m->x + i * m->ld, (size_t)h.d * sizeof(float));
+}
+
+static void clear_rows(matrix m, int64_t n, int d) {
+    for (int64_t i = 0; i < n; i++) memset(m.x + i * m.ld, 0, (size_t)d * sizeof(float));
+}
+
+static matrix from_row(matrix m, int64_t row) {
+    return (matrix){m.x + row * m.ld, m.ld};
+}
+
+/* c (+)= a b */
+static void product(const frame *f, int64_t M, int64_t N, int64_t K, matrix a, bool a_km, matrix b,
+                    bool b_nk, matrix c, bool add) {
     ty_matmul m = {.M = M,
                    .N = N,
                    .K = K,
-                   .a = a,
-                   .lda = lda,
+                   .a = a.x,
+                   .lda = a.ld,
                    .a_stored_km = a_km,
-                   .b = b,
+                   .b = b.x,
                    .b_type = TY_F32,
-                   .ldb = ldb,
+                   .ldb = b.ld,
                    .b_stored_nk = b_nk,
-                   .c = c,
-                   .ldc = ldc,
+                   .c = c.x,
+                   .ldc = c.ld,
                    .add = add};
     ty_matmul_serial(&m, f->product);
 }
@@ -103,7 +136,7 @@ static void probabilities(const job *j, const frame *f, int64_t t, int64_t rows,
     const grad_attention *a = j->a;
     int64_t n = a->causal ? t + rows : f->n_kv, ld = f->n_kv;
     *seen = n;
-    product(f, rows, n, a->d, f->q + t * a->d, a->d, false, f->k, a->d, true, f->s, ld, false);
+    product(f, rows, n, a->d, from_row(f->q, t), false, f->k, true, (matrix){f->s, ld}, false);
     for (int64_t i = 0; i < rows; i++) {
         float *s = f->s + i * ld;
         int64_t m = a->causal ? t + i + 1 : n;
@@ -116,26 +149,39 @@ static void probabilities(const job *j, const frame *f, int64_t t, int64_t rows,
 
 /* f->ds holds dP; it becomes dS. */
 static void through_softmax(const job *j, const frame *f, int64_t rows, int64_t n) {
-    enum { LANES = 16 };
-    for (int64_t i = 0; i < rows; i++) {
-        const float *p = f->s + i * f->n_kv;
-        float *d = f->ds + i * f->n_kv, lane[LANES] = {0}, sum = 0;
-        int64_t c = 0;
-        for (; c + LANES <= n; c += LANES)
-            for (int l = 0; l < LANES; l++) lane[l] += p[c + l] * d[c + l];
-        for (int l = 0; c < n; c++, l++) lane[l] += p[c] * d[c];
-        for (int l = 0; l < LANES; l++) sum += lane[l];
-        for (c = 0; c < n; c++) d[c] = j->a->scale * p[c] * (d[c] - sum);
-    }
+    const ty_kernels *kn = ty_kernels_get();
+    for (int64_t i = 0; i < rows; i++)
+        kn->softmax_grad(f->s + i * f->n_kv, n, j->a->scale, f->ds + i * f->n_kv);
+}
+
+/* What is only read comes here too: take() writes nothing there. */
+static head_rows queries(const grad_attention *a, int s, const float *x, int64_t ld) {
+    return (head_rows){(float *)(uintptr_t)x,
+                       ld,
+                       a->q_start[s],
+                       a->q_start[s + 1] - a->q_start[s],
+                       a->q_row,
+                       a->d};
+}
+
+static head_rows keys(const grad_attention *a, int s, const float *x, int64_t ld) {
+    return (head_rows){(float *)(uintptr_t)x,
+                       ld,
+                       a->kv_start[s],
+                       a->kv_start[s + 1] - a->kv_start[s],
+                       a->kv_row,
+                       a->d};
 }
 
 static void load(const job *j, frame *f, int s, int h) {
     const grad_attention *a = j->a;
-    f->n_q = a->q_start[s + 1] - a->q_start[s];
-    f->n_kv = a->kv_start[s + 1] - a->kv_start[s];
-    gather(a->q + h * a->hdq, a->ldq, a->q_row, a->q_start[s], f->n_q, a->d, f->q);
-    gather(a->k + h * a->hdk, a->ldk, a->kv_row, a->kv_start[s], f->n_kv, a->d, f->k);
-    gather(a->v + h * a->hdv, a->ldv, a->kv_row, a->kv_start[s], f->n_kv, a->d, f->v);
+    head_rows q = queries(a, s, a->q + h * a->hdq, a->ldq);
+    head_rows k = keys(a, s, a->k + h * a->hdk, a->ldk), v = keys(a, s, a->v + h * a->hdv, a->ldv);
+    f->n_q = q.n;
+    f->n_kv = k.n;
+    take(q, &f->q);
+    take(k, &f->k);
+    take(v, &f->v);
 }
 
 static void forward_task(void *ctx, int task, int member) {
@@ -145,13 +191,15 @@ static void forward_task(void *ctx, int task, int member) {
     frame f;
     place(j, &f, j->scratch + (size_t)member * j->member_bytes);
     load(j, &f, s, h);
+    head_rows out = queries(a, s, j->ctx + h * a->d, j->ldo);
+    find(out, &f.o);
     for (int64_t t = 0, n; t < f.n_q; t += TILE) {
         int64_t rows = f.n_q - t < TILE ? f.n_q - t : TILE;
         probabilities(j, &f, t, rows, &n);
-        product(&f, rows, a->d, n, f.s, f.n_kv, false, f.v, a->d, false, f.o + t * a->d, a->d,
+        product(&f, rows, a->d, n, (matrix){f.s, f.n_kv}, false, f.v, false, from_row(f.o, t),
                 false);
     }
-    scatter(f.o, j->ldo, a->q_row, a->q_start[s], f.n_q, a->d, j->ctx + h * a->d);
+    give(out, &f.o);
 }
 
 static void backward_task(void *ctx, int task, int member) {
@@ -161,22 +209,28 @@ static void backward_task(void *ctx, int task, int member) {
     frame f;
     place(j, &f, j->scratch + (size_t)member * j->member_bytes);
     load(j, &f, s, h);
-    gather(j->dctx + h * d, j->ldo, a->q_row, a->q_start[s], f.n_q, d, f.o);
-    memset(f.dk, 0, (size_t)(f.n_kv * d) * sizeof(float));
-    memset(f.dv, 0, (size_t)(f.n_kv * d) * sizeof(float));
+    take(queries(a, s, j->dctx + h * d, j->ldo), &f.o);
+    head_rows dq = queries(a, s, j->dq + h * a->hdq, a->ldq);
+    head_rows dk = keys(a, s, j->dk + h * a->hdk, a->ldk),
+              dv = keys(a, s, j->dv + h * a->hdv, a->ldv);
+    find(dq, &f.dq);
+    find(dk, &f.dk);
+    find(dv, &f.dv);
+    clear_rows(f.dk, f.n_kv, d);
+    clear_rows(f.dv, f.n_kv, d);
     for (int64_t t = 0, n; t < f.n_q; t += TILE) {
-        int64_t rows = f.n_q - t < TILE ? f.n_q - t : TILE, ld = f.n_kv;
-        const float *q = f.q + t * d, *o = f.o + t * d;
+        int64_t rows = f.n_q - t < TILE ? f.n_q - t : TILE;
+        matrix q = from_row(f.q, t), o = from_row(f.o, t), p = {f.s, f.n_kv}, ds = {f.ds, f.n_kv};
         probabilities(j, &f, t, rows, &n);
-        product(&f, rows, n, d, o, d, false, f.v, d, true, f.ds, ld, false);
-        product(&f, n, d, rows, f.s, ld, true, o, d, false, f.dv, d, true);
+        product(&f, rows, n, d, o, false, f.v, true, ds, false);
+        product(&f, n, d, rows, p, true, o, false, f.dv, true);
         through_softmax(j, &f, rows, n);
-        product(&f, rows, d, n, f.ds, ld, false, f.k, d, false, f.dq + t * d, d, false);
-        product(&f, n, d, rows, f.ds, ld, true, q, d, false, f.dk, d, true);
+        product(&f, rows, d, n, ds, false, f.k, false, from_row(f.dq, t), false);
+        product(&f, n, d, rows, ds, true, q, false, f.dk, true);
     }
-    scatter(f.dq, a->ldq, a->q_row, a->q_start[s], f.n_q, d, j->dq + h * a->hdq);
-    scatter(f.dk, a->ldk, a->kv_row, a->kv_start[s], f.n_kv, d, j->dk + h * a->hdk);
-    scatter(f.dv, a->ldv, a->kv_row, a->kv_start[s], f.n_kv, d, j->dv + h * a->hdv);
+    give(dq, &f.dq);
+    give(dk, &f.dk);
+    give(dv, &f.dv);
 }
 
 static ty_status run(ty_pool *p, job *j, void (*task)(void *, int, int), ty_err *err) {

@@ -2,6 +2,7 @@
  * ops.c - the operations of a pass: layers of owl.h on rows, forward and backward (pass.h).
  */
 #include "training/pass.h"
+#include "common/math/kernel.h"
 #include "common/math/matmul.h"
 #include "training/grad.h"
 #include "training/random.h"
@@ -110,7 +111,7 @@ static void bias_task(void *ctx, int task, int member) {
     (void)member;
     int64_t end = (task + 1) * j->per < j->rows ? (task + 1) * j->per : j->rows;
     for (int64_t r = task * j->per; r < end; r++)
-        for (int64_t c = 0; c < j->n; c++) j->y[r * j->n + c] += j->x[c];
+        ty_kernels_get()->add_row(j->x, j->n, j->y + r * j->n);
 }
 
 static void add_bias(train_run *r, const param *b, int64_t rows, float *y) {

@@ -7,7 +7,7 @@
  * Kernels are single-threaded, allocate nothing and cannot fail.
  *
  * Reduction order is part of the contract, because answers must not depend on the batch:
- *   gemm_f32, f16, bf16   one fused multiply-add chain per output, k rising from 0
+ *   gemm_f32, f16, bf16, product_f32   one fused multiply-add chain per output, k rising from 0
  *   gemm_q8, q4           per output: the exact integer sum of each block of 32, then one fused
  *                         multiply-add chain over blocks, fma(sum, d_w * d_x, y)
  * so these give the same bits in every table.  The row kernels choose their order from the row
@@ -52,6 +52,11 @@ typedef struct ty_kernels {
                      int n_panel, float *c, int64_t ldc, bool add);
     void (*gemm_bf16)(int m, int64_t k, const float *a, int64_t lda, const uint16_t *w,
                       int64_t step, int n_panel, float *c, int64_t ldc, bool add);
+    /* c[m][n] = (add ? c : 0) + a b, each where it is stored: element (i, t) of a at a[i * a_row + t * a_step],
+     * row t of b at b + t * ldb; any m, n, k >= 0.  Quickest where m is many mr and n many nr. */
+    void (*product_f32)(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row,
+                        int64_t a_step, const float *b, int64_t ldb, float *c, int64_t ldc,
+                        bool add);
     /* c[m][n_panel * nr] = x * w over n_block blocks: 1 <= m <= qmr. */
     void (*gemm_q8)(int m, int64_t n_block, const ty_qrows *x, const void *w, int64_t step,
                     int n_panel, float *c, int64_t ldc);
@@ -83,6 +88,28 @@ typedef struct ty_kernels {
     float (*exp_sum)(float *x, int64_t n, float shift);
     /* x[i] *= s */
     void (*scale)(float *x, int64_t n, float s);
+
+    /*
+     * Rows of the backward (grad_rows.h); an output may be an input.
+     *   add_row            y += x
+     *   norm_stats         *mean (0 unless `centre`) and *inv = 1 / sqrt(mean of (x - *mean)^2 + eps)
+     *   norm_grad          with g = dy w and xhat = (x - mean) inv:
+     *                      dx (+)= inv (g - shift - xhat mean(g xhat)), shift = mean(g) where `centre`, else 0
+     *   norm_grad_columns  dw += dy xhat, db += dy
+     *   softmax_grad       d = scale p (d - p . d)
+     *   quick_gelu_grad    dx = dy f'(x), f(x) = x sigmoid(1.702 x)
+     *   silu_mul_grad      of f = gate sigmoid(gate) up
+     */
+    void (*add_row)(const float *x, int64_t n, float *y);
+    void (*norm_stats)(const float *x, int64_t n, bool centre, float eps, float *mean, float *inv);
+    void (*norm_grad)(const float *x, const float *dy, const float *w, int64_t n, bool centre,
+                      float mean, float inv, bool add, float *dx);
+    void (*norm_grad_columns)(const float *x, const float *dy, int64_t n, float mean, float inv,
+                              float *dw, float *db);
+    void (*softmax_grad)(const float *p, int64_t n, float scale, float *d);
+    void (*quick_gelu_grad)(const float *x, const float *dy, int64_t n, float *dx);
+    void (*silu_mul_grad)(const float *gate, const float *up, const float *dy, int64_t n,
+                          float *d_gate, float *d_up);
 
     /*
      * Attention of a few query rows over a run of keys and values, say one KV page, f32 or f16:

@@ -3,6 +3,7 @@
  * what runs on a machine that no table was written for.  Written to be read, not to be fast.
  */
 #include "common/math/dtype.h"
+#include "common/math/grad_rows.h"
 #include "common/math/kernel.h"
 
 #include <math.h>
@@ -21,6 +22,18 @@ static void gemm_f32(int m, int64_t k, const float *a, int64_t lda, const float 
                 for (int j = 0; j < NR; j++)
                     out[j] = fmaf(a[i * lda + t], panel[t * NR + j], out[j]);
         }
+}
+
+static void product_f32(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row,
+                        int64_t a_step, const float *b, int64_t ldb, float *c, int64_t ldc,
+                        bool add) {
+    for (int64_t i = 0; i < m; i++) {
+        float *out = c + i * ldc;
+        for (int64_t j = 0; j < n && !add; j++) out[j] = 0;
+        for (int64_t t = 0; t < k; t++)
+            for (int64_t j = 0; j < n; j++)
+                out[j] = fmaf(a[i * a_row + t * a_step], b[t * ldb + j], out[j]);
+    }
 }
 
 typedef float to_float(uint16_t h);
@@ -244,6 +257,7 @@ const ty_kernels ty_kernels_ref = {
     .qmr = MR,
     .q8_zero = 0,
     .gemm_f32 = gemm_f32,
+    .product_f32 = product_f32,
     .gemm_f16 = gemm_f16,
     .gemm_bf16 = gemm_bf16,
     .gemm_q8 = gemm_q8,
@@ -261,6 +275,13 @@ const ty_kernels ty_kernels_ref = {
     .silu_mul = silu_mul,
     .max = max_of,
     .exp_sum = exp_sum,
+    .add_row = add_row,
+    .norm_stats = norm_stats,
+    .norm_grad = norm_grad,
+    .norm_grad_columns = norm_grad_columns,
+    .softmax_grad = softmax_grad,
+    .quick_gelu_grad = quick_gelu_grad,
+    .silu_mul_grad = silu_mul_grad,
     .scale = scale_by,
     .scores_f32 = scores_f32,
     .scores_f16 = scores_f16,

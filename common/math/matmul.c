@@ -1,6 +1,6 @@
 /*
- * matmul.c - see matmul.h.  Both operands are packed first, so that neither's own strides reach the kernel: b into
- * the panels of kernel.h, a into rows of one length.
+ * matmul.c - see matmul.h.  An operand whose own strides would cost the kernel more than copying it is packed
+ * first: b into the panels of kernel.h, a into rows of one length.
  *
  * Over the pool, a block of c (MS x NS) and KC of k are worked on by all members together: they pack the
  * block's a and b, once each, into memory that they share (it lies in L3); then each takes pieces of c, a
@@ -23,26 +23,25 @@ enum {
     ROW = NS,
     LDA = KC + 16, /* rows away from multiples of 4 KiB */
     TASK_MACS = 1 << 17,
-    TILE = TY_KERNEL_MAX_MR * TY_KERNEL_MAX_NR,
+    NEAR = 1024, /* floats between rows that may be read down the columns where they are */
 };
 
 typedef struct {
-    float *b;    /* [NC / nr][KC][nr]; shared: [NS / nr][KC][nr] */
-    float *a;    /* [MC][LDA]; shared: [MS][LDA] */
-    float *row;  /* [NS] one widened row, or a part of it */
-    float *tile; /* what a kernel writes where a panel reaches past the block */
+    float *b;   /* [NC / nr][KC][nr]; shared: [NS / nr][KC][nr] */
+    float *a;   /* [MC][LDA]; shared: [MS][LDA] */
+    float *row; /* [NS] one widened row, or a part of it */
 } workspace;
 
 static const size_t B_FLOATS = (size_t)KC * NC, A_FLOATS = (size_t)MC * LDA;
 
 size_t ty_matmul_scratch(void) {
-    size_t f32 = (B_FLOATS + A_FLOATS + ROW + TILE) * sizeof(float), bf16 = matmul_bf16_scratch();
+    size_t f32 = (B_FLOATS + A_FLOATS + ROW) * sizeof(float), bf16 = matmul_bf16_scratch();
     return f32 > bf16 ? f32 : bf16;
 }
 
 static workspace place(void *scratch) {
     float *at = scratch;
-    return (workspace){at, at + B_FLOATS, at + B_FLOATS + A_FLOATS, at + B_FLOATS + A_FLOATS + ROW};
+    return (workspace){at, at + B_FLOATS, at + B_FLOATS + A_FLOATS};
 }
 
 static int64_t least(int64_t a, int64_t b) {
@@ -150,19 +149,33 @@ static void pack_b_kn(const ty_matmul *m, int64_t n0, int64_t n, int64_t k0, int
     }
 }
 
-/* Rows of a as the kernel takes them. */
+/* An operand as the kernel takes it: of a, element (i, t) at x[i * row + t * step]; of b, row t of its first
+ * panel at x + t * row, the next panel `step` further. */
 typedef struct {
     const float *x;
-    int64_t ld;
-} rows_of_a;
+    int64_t row, step;
+} operand;
 
-/* A row of a is a row for the kernel, unless the rows' distance sends them all to a few lines of L1. */
 static bool a_in_place(const ty_matmul *m) {
-    return !m->a_stored_km && m->lda % 512 != 0;
+    return !ty_matmul_collides(m->lda) && (!m->a_stored_km || m->lda <= NEAR);
 }
 
-static rows_of_a in_place(const ty_matmul *m, int64_t r0, int64_t k0) {
-    return (rows_of_a){m->a + r0 * m->lda + k0, m->lda};
+static bool b_in_place(const ty_matmul *m) {
+    return !m->b_stored_nk && m->b_type == TY_F32 && !ty_matmul_collides(m->ldb) && m->ldb <= NEAR;
+}
+
+/* a from row r0 and k0 on: where it is, or in ws, whose first row is that one. */
+static operand take_a(const ty_matmul *m, int64_t r0, int64_t k0, const float *packed) {
+    if (!a_in_place(m)) return (operand){packed, LDA, 1};
+    if (m->a_stored_km) return (operand){m->a + k0 * m->lda + r0, 1, m->lda};
+    return (operand){m->a + r0 * m->lda + k0, m->lda, 1};
+}
+
+/* b from column c0 and k0 on, k rows of it: where it is, or in ws, whose first column is that one. */
+static operand take_b(const ty_matmul *m, int64_t c0, int64_t k0, int64_t k, const float *packed) {
+    const int nr = ty_kernels_get()->nr;
+    if (!b_in_place(m)) return (operand){packed, nr, k * nr};
+    return (operand){(const float *)m->b + k0 * m->ldb + c0, m->ldb, nr};
 }
 
 static void pack_a(const ty_matmul *m, int64_t r0, int64_t rows, int64_t k0, int64_t k,
@@ -175,32 +188,14 @@ static void pack_a(const ty_matmul *m, int64_t r0, int64_t rows, int64_t k0, int
         memcpy(out + r * LDA, m->a + (r0 + r) * m->lda + k0, (size_t)k * sizeof *out);
 }
 
-/* ---- packed rows times packed panels ---- */
+/* ---- rows times panels ---- */
 
-/* A last panel that reaches past the block goes through the tile. */
-static void part_panel(const ty_kernels *kn, int rows, int64_t k, rows_of_a a, const float *panel,
-                       float *c, int64_t ldc, int64_t cols, bool add, float *tile) {
-    for (int i = 0; i < rows && add; i++)
-        memcpy(tile + i * kn->nr, c + i * ldc, (size_t)cols * sizeof *c);
-    kn->gemm_f32(rows, k, a.x, a.ld, panel, k * kn->nr, 1, tile, kn->nr, add);
-    for (int i = 0; i < rows; i++) memcpy(c + i * ldc, tile + i * kn->nr, (size_t)cols * sizeof *c);
-}
-
-static void multiply(const ty_kernels *kn, const workspace *ws, rows_of_a a, int64_t rows,
-                     int64_t n, int64_t k, float *c, int64_t ldc, bool add) {
-    for (int64_t p = 0; p < n; p += kn->nr) {
-        const float *panel = ws->b + p * k;
-        int64_t cols = least(kn->nr, n - p);
-        for (int64_t r = 0; r < rows; r += kn->mr) {
-            int some = (int)least(kn->mr, rows - r);
-            rows_of_a some_a = {a.x + r * a.ld, a.ld};
-            float *out = c + r * ldc + p;
-            if (cols == kn->nr)
-                kn->gemm_f32(some, k, some_a.x, a.ld, panel, k * kn->nr, 1, out, ldc, add);
-            else
-                part_panel(kn, some, k, some_a, panel, out, ldc, cols, add, ws->tile);
-        }
-    }
+static void multiply(operand a, operand b, int64_t rows, int64_t n, int64_t k, float *c,
+                     int64_t ldc, bool add) {
+    const ty_kernels *kn = ty_kernels_get();
+    for (int64_t p = 0; p < n; p += kn->nr, b.x += b.step)
+        kn->product_f32(rows, least(kn->nr, n - p), k, a.x, a.row, a.step, b.x, b.row, c + p, ldc,
+                        add);
 }
 
 /* K in steps of nearly one length, multiples of what transpose() takes at once. */
@@ -212,22 +207,20 @@ static int64_t step_of(int64_t K) {
 /* ---- alone ---- */
 
 static void columns(const ty_matmul *m, int64_t c0, int64_t n, const workspace *ws) {
-    const ty_kernels *kn = ty_kernels_get();
+    const int nr = ty_kernels_get()->nr;
     int64_t step = step_of(m->K);
     for (int64_t k0 = 0; k0 < m->K || k0 == 0; k0 += step) {
         int64_t k = least(step, m->K - k0);
         if (m->b_stored_nk)
-            pack_b_nk(m, c0, n, k0, k, kn->nr, ws);
-        else
-            pack_b_kn(m, c0, n, k0, k, 0, k, kn->nr, ws);
+            pack_b_nk(m, c0, n, k0, k, nr, ws);
+        else if (!b_in_place(m))
+            pack_b_kn(m, c0, n, k0, k, 0, k, nr, ws);
+        operand b = take_b(m, c0, k0, k, ws->b);
         for (int64_t r = 0; r < m->M; r += MC) {
             int64_t rows = least(MC, m->M - r);
-            rows_of_a a = {ws->a, LDA};
-            if (a_in_place(m))
-                a = in_place(m, r, k0);
-            else
-                pack_a(m, r, rows, k0, k, ws->a);
-            multiply(kn, ws, a, rows, n, k, m->c + r * m->ldc + c0, m->ldc, m->add || k0 > 0);
+            if (!a_in_place(m)) pack_a(m, r, rows, k0, k, ws->a);
+            multiply(take_a(m, r, k0, ws->a), b, rows, n, k, m->c + r * m->ldc + c0, m->ldc,
+                     m->add || k0 > 0);
         }
     }
 }
@@ -243,7 +236,7 @@ void ty_matmul_serial(const ty_matmul *m, void *scratch) {
 
 /* ---- over the pool ---- */
 
-enum { SHARED_B = KC * NS, SHARED_A = MS * LDA, OWN = ROW + TILE };
+enum { SHARED_B = KC * NS, SHARED_A = MS * LDA, OWN = ROW };
 
 /* A block: rows [r0, r0 + rows) and columns [c0, c0 + cols) of c, [k0, k0 + k) of k. */
 typedef struct {
@@ -259,7 +252,7 @@ typedef struct {
 
 static workspace shared(const job *j, int member) {
     float *own = j->own + (int64_t)member * OWN;
-    return (workspace){j->b, j->a, own, own + ROW};
+    return (workspace){j->b, j->a, own};
 }
 
 static void pack_task(void *ctx, int task, int member) {
@@ -282,13 +275,12 @@ static void pack_task(void *ctx, int task, int member) {
 static void multiply_task(void *ctx, int task, int member) {
     const job *j = ctx;
     const ty_matmul *m = j->m;
-    workspace ws = shared(j, member);
     int64_t r = task / j->n_group * j->piece, c = task % j->n_group * j->group;
-    rows_of_a a = {ws.a + r * LDA, LDA};
-    if (a_in_place(m)) a = in_place(m, j->r0 + r, j->k0);
-    ws.b += c * j->k;
-    multiply(ty_kernels_get(), &ws, a, least(j->piece, j->rows - r), least(j->group, j->cols - c),
-             j->k, m->c + (j->r0 + r) * m->ldc + j->c0 + c, m->ldc, m->add || j->k0 > 0);
+    (void)member;
+    multiply(take_a(m, j->r0 + r, j->k0, j->a + r * LDA),
+             take_b(m, j->c0 + c, j->k0, j->k, j->b + c * j->k), least(j->piece, j->rows - r),
+             least(j->group, j->cols - c), j->k, m->c + (j->r0 + r) * m->ldc + j->c0 + c, m->ldc,
+             m->add || j->k0 > 0);
 }
 
 /* Pieces of one size: as many rows as L2 holds, and columns so that there is enough to share out evenly. */
@@ -311,7 +303,7 @@ static int cut(job *j, int size) {
 static void one_block(job *j, ty_pool *pool) {
     int64_t b_all = j->m->b_stored_nk ? j->cols : j->k;
     j->b_run = j->m->b_stored_nk ? TY_KERNEL_MAX_NR : 16;
-    j->n_b = j->r0 == 0 ? (b_all + j->b_run - 1) / j->b_run : 0;
+    j->n_b = j->r0 == 0 && !b_in_place(j->m) ? (b_all + j->b_run - 1) / j->b_run : 0;
     j->a_rows = 48;
     int64_t n_a = a_in_place(j->m) ? 0 : (j->rows + j->a_rows - 1) / j->a_rows;
     ty_pool_run(pool, (int)(j->n_b + n_a), pack_task, j);

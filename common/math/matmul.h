@@ -47,6 +47,11 @@ typedef struct {
     ty_products products;
 } ty_matmul;
 
+/* Rows at this distance (floats) all go to a few lines of L1: a product copies them first. */
+static inline bool ty_matmul_collides(int64_t ld) {
+    return ld % 512 == 0;
+}
+
 /* Spread over the pool (NULL: the caller alone).  Fails: TY_ENOMEM, before its scratch is warm. */
 ty_status ty_matmul_run(const ty_matmul *m, ty_pool *pool, ty_err *err);
 

@@ -121,6 +121,44 @@ void check_gemm_floats(const ty_kernels *kn) {
     }
 }
 
+/* Both ways of storing a, and b in rows or as a panel. */
+static void check_product_shape(const ty_kernels *kn, int64_t m, int64_t n, int64_t k, bool turned,
+                                bool add) {
+    int64_t lda = (turned ? m : k) + 3, ldb = n == kn->nr ? n : n + 5, ldc = n + 7;
+    size_t na = (size_t)((turned ? k : m) * lda + 1), nb = (size_t)(k * ldb + 1);
+    size_t nc = (size_t)(m * ldc + 1);
+    float *a = zeroed(na * 4), *b = zeroed(nb * 4), *got = zeroed(nc * 4), *want = zeroed(nc * 4);
+    fill(a, (int64_t)na, 1);
+    fill(b, (int64_t)nb, 1);
+    fill(want, (int64_t)nc, 1);
+    memcpy(got, want, nc * 4);
+    int64_t row = turned ? 1 : lda, step = turned ? lda : 1;
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            float sum = add ? want[1 + i * ldc + j] : 0;
+            for (int64_t t = 0; t < k; t++)
+                sum = fmaf(a[1 + i * row + t * step], b[1 + t * ldb + j], sum);
+            want[1 + i * ldc + j] = sum;
+        }
+    kn->product_f32(m, n, k, a + 1, row, step, b + 1, ldb, got + 1, ldc, add);
+    assert_memory_equal(got, want, nc * 4);
+    free(a);
+    free(b);
+    free(got);
+    free(want);
+}
+
+void check_products(const ty_kernels *kn) {
+    for (int way = 0; way < 4; way++) {
+        for (int64_t m = 0; m <= 2 * kn->mr + 1; m++)
+            check_product_shape(kn, m, kn->nr, 17, way & 1, way & 2);
+        for (int64_t n = 0; n <= 2 * kn->nr + 1; n++)
+            check_product_shape(kn, 1 + n % (kn->mr + 2), n, 17, way & 1, way & 2);
+        for (int64_t k = 0; k <= 9; k++)
+            check_product_shape(kn, 5, kn->nr + 3, k, way & 1, way & 2);
+    }
+}
+
 /* File blocks: random bytes, or the extremes that could overflow a narrow sum. */
 static void draw_blocks(uint8_t *w, ty_dtype t, int64_t n, int extreme) {
     int size = t == TY_Q8_0 ? 34 : 18;
@@ -377,6 +415,106 @@ static void check_softmax_parts(const ty_kernels *kn, int64_t n, const float *x)
     kn->scale(got + 1, n, 0.5f);
     for (int64_t i = 1; i <= n; i++) want[i] *= 0.5f;
     near_row(got + 1, want + 1, n, 2e-7, "scale");
+}
+
+/* Against the plain formulas in double; outputs in place of inputs, as the trainer has them. */
+static void check_norm_grad(const ty_kernels *kn, int64_t n, const float *x, bool centre,
+                            bool add) {
+    float dy[ROOM], w[ROOM], dx[ROOM], dw[ROOM], db[ROOM], mean, inv;
+    double m = 0, square = 0, g_sum = 0, gx_sum = 0;
+    fill(dy, ROOM, 1);
+    fill(w, ROOM, 1);
+    memcpy(dx, dy, sizeof dx);
+    memcpy(dw, w, sizeof dw);
+    memcpy(db, w, sizeof db);
+    kn->norm_stats(x, n, centre, 1e-3f, &mean, &inv);
+    for (int64_t i = 0; i < n && centre; i++) m += (double)x[i] / (double)n;
+    for (int64_t i = 0; i < n; i++) square += ((double)x[i] - m) * ((double)x[i] - m) / (double)n;
+    double scale = 1 / sqrt(square + 1e-3);
+    assert_true(fabs((double)mean - m) < 1e-5 && fabs((double)inv / scale - 1) < 1e-5);
+    for (int64_t i = 0; i < n; i++) {
+        double g = (double)dy[i] * (double)w[i];
+        g_sum += g / (double)n;
+        gx_sum += g * ((double)x[i] - m) * scale / (double)n;
+    }
+    kn->norm_grad(x, dy, w, n, centre, mean, inv, add, dx);
+    kn->norm_grad_columns(x, dy, n, mean, inv, dw, db);
+    for (int64_t i = 0; i < n; i++) {
+        double hat = ((double)x[i] - m) * scale, g = (double)dy[i] * (double)w[i];
+        double want = scale * (g - (centre ? g_sum : 0) - hat * gx_sum);
+        assert_true(fabs((double)dx[i] - want - (add ? (double)dy[i] : 0)) < 1e-4 * (1 + scale));
+        assert_true(fabs((double)(dw[i] - w[i]) - (double)dy[i] * hat) < 1e-5);
+        assert_true(fabs((double)(db[i] - w[i]) - (double)dy[i]) < 1e-6);
+    }
+    assert_memory_equal(dx + n, dy + n, sizeof(float) * (size_t)(ROOM - n)); /* the guard */
+    assert_memory_equal(dw + n, w + n, sizeof(float) * (size_t)(ROOM - n));
+    if (!add) { /* and dx where dy is */
+        kn->norm_grad(x, dy, w, n, centre, mean, inv, false, dy);
+        assert_memory_equal(dx, dy, sizeof dx);
+    }
+}
+
+static double sigmoid(double x) {
+    return 1 / (1 + exp(-x));
+}
+
+static void check_activation_grads(const ty_kernels *kn, int64_t n, const float *x) {
+    float up[ROOM], dy[ROOM], d[ROOM], dup[ROOM];
+    fill(up, ROOM, 1);
+    fill(dy, ROOM, 1);
+    memcpy(d, dy, sizeof d);
+    kn->quick_gelu_grad(x, d, n, d);
+    for (int64_t i = 0; i < n; i++) {
+        double v = (double)x[i], s = sigmoid(1.702 * v);
+        assert_true(fabs((double)d[i] - (double)dy[i] * s * (1 + 1.702 * v * (1 - s))) < 2e-5);
+    }
+    assert_memory_equal(d + n, dy + n, sizeof(float) * (size_t)(ROOM - n));
+    memcpy(d, dy, sizeof d);
+    memcpy(dup, up, sizeof dup);
+    kn->silu_mul_grad(x, up, d, n, d, dup);
+    for (int64_t i = 0; i < n; i++) {
+        double v = (double)x[i], s = sigmoid(v), g = (double)dy[i];
+        assert_true(fabs((double)d[i] - g * (double)up[i] * s * (1 + v * (1 - s))) < 2e-5);
+        assert_true(fabs((double)dup[i] - g * v * s) < 2e-5);
+    }
+    assert_memory_equal(dup + n, up + n, sizeof(float) * (size_t)(ROOM - n));
+}
+
+static void check_softmax_grad(const ty_kernels *kn, int64_t n, const float *x) {
+    float p[ROOM], d[ROOM], y[ROOM];
+    double dot = 0;
+    fill(p, ROOM, 1);
+    memcpy(d, x, sizeof d);
+    memcpy(y, x, sizeof y);
+    kn->softmax_grad(p, n, 0.3f, d);
+    kn->add_row(p, n, y);
+    for (int64_t i = 0; i < n; i++) dot += (double)p[i] * (double)x[i];
+    for (int64_t i = 0; i < n; i++) {
+        double want = 0.3 * (double)p[i] * ((double)x[i] - dot);
+        assert_true(fabs((double)d[i] - want) < 1e-5 * (1 + fabs(dot)));
+        assert_true(y[i] == x[i] + p[i]);
+    }
+    assert_memory_equal(d + n, x + n, sizeof(float) * (size_t)(ROOM - n));
+    assert_memory_equal(y + n, x + n, sizeof(float) * (size_t)(ROOM - n));
+}
+
+void check_grad_rows(const ty_kernels *kn) {
+    for (int64_t n = 1; n <= LONGEST; n++) {
+        float x[ROOM];
+        fill(x, ROOM, n % 2 ? 1 : 9);
+        for (int way = 0; way < 4; way++) check_norm_grad(kn, n, x, way & 1, way & 2);
+        check_activation_grads(kn, n, x);
+        check_softmax_grad(kn, n, x);
+    }
+    float x[600], dy[600], d[600]; /* more than is worked on at a time */
+    fill(x, 600, 3);
+    fill(dy, 600, 1);
+    kn->quick_gelu_grad(x, dy, 600, d);
+    for (int i = 0; i < 600; i++) {
+        float one;
+        kn->quick_gelu_grad(x + i, dy + i, 1, &one);
+        assert_true(fabsf(one - d[i]) < 1e-6f);
+    }
 }
 
 void check_rows(const ty_kernels *kn) {

@@ -6,9 +6,11 @@
 #include "common/math/kernel.h"
 
 void check_gemm_floats(const ty_kernels *k);
+void check_products(const ty_kernels *k);
 void check_gemm_quantised(const ty_kernels *k);
 void check_conversions(const ty_kernels *k);
 void check_rows(const ty_kernels *k);
+void check_grad_rows(const ty_kernels *k);
 void check_attention_rows(const ty_kernels *k);
 
 #endif

@@ -24,6 +24,11 @@ static void kernels_gemm_floats_like_the_reference(void **state) {
     for_each_table(check_gemm_floats);
 }
 
+static void kernels_multiply_where_operands_are(void **state) {
+    (void)state;
+    for_each_table(check_products);
+}
+
 static void kernels_gemm_blocks_like_the_reference(void **state) {
     (void)state;
     for_each_table(check_gemm_quantised);
@@ -37,6 +42,11 @@ static void kernels_convert_like_the_reference(void **state) {
 static void kernels_rows_like_the_reference(void **state) {
     (void)state;
     for_each_table(check_rows);
+}
+
+static void kernels_rows_of_the_backward_are_right(void **state) {
+    (void)state;
+    for_each_table(check_grad_rows);
 }
 
 static void kernels_attend_like_the_reference(void **state) {
@@ -73,9 +83,11 @@ static void cpu_check_names_what_runs(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kernels_gemm_floats_like_the_reference),
+        cmocka_unit_test(kernels_multiply_where_operands_are),
         cmocka_unit_test(kernels_gemm_blocks_like_the_reference),
         cmocka_unit_test(kernels_convert_like_the_reference),
         cmocka_unit_test(kernels_rows_like_the_reference),
+        cmocka_unit_test(kernels_rows_of_the_backward_are_right),
         cmocka_unit_test(kernels_attend_like_the_reference),
         cmocka_unit_test(kernels_are_found_by_name),
         cmocka_unit_test(cpu_check_names_what_runs),

@@ -12,6 +12,11 @@ static void vnni_gemms_floats_like_the_reference(void **state) {
     check_gemm_floats(&emulated_kernels);
 }
 
+static void vnni_multiplies_where_operands_are(void **state) {
+    (void)state;
+    check_products(&emulated_kernels);
+}
+
 static void vnni_gemms_blocks_like_the_reference(void **state) {
     (void)state;
     check_gemm_quantised(&emulated_kernels);
@@ -27,6 +32,11 @@ static void vnni_rows_like_the_reference(void **state) {
     check_rows(&emulated_kernels);
 }
 
+static void vnni_rows_of_the_backward_are_right(void **state) {
+    (void)state;
+    check_grad_rows(&emulated_kernels);
+}
+
 static void vnni_attends_like_the_reference(void **state) {
     (void)state;
     check_attention_rows(&emulated_kernels);
@@ -35,9 +45,11 @@ static void vnni_attends_like_the_reference(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vnni_gemms_floats_like_the_reference),
+        cmocka_unit_test(vnni_multiplies_where_operands_are),
         cmocka_unit_test(vnni_gemms_blocks_like_the_reference),
         cmocka_unit_test(vnni_converts_like_the_reference),
         cmocka_unit_test(vnni_rows_like_the_reference),
+        cmocka_unit_test(vnni_rows_of_the_backward_are_right),
         cmocka_unit_test(vnni_attends_like_the_reference),
     };
     return cmocka_run_group_tests_name("kernel_avx512vnni", tests, NULL, NULL);

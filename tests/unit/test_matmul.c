@@ -28,7 +28,10 @@ static double operand(ty_products p, float x) {
 /* One product, on a pool and alone, against doubles; both must agree to the bit. */
 static void check_as(ty_products p, int64_t M, int64_t N, int64_t K, bool a_km, bool b_nk,
                      ty_dtype type, bool add, ty_pool *pool) {
+    /* Where one of them fits, rows 512 apart too: they are copied first. */
     int64_t lda = (a_km ? M : K) + 3, ldb = ((b_nk ? K : N) + 31) / 32 * 32, ldc = N + 1;
+    if (M % 2 == 0 && lda < 512) lda = 512;
+    if (K % 2 && ldb < 512) ldb = 512;
     float *a = random_floats((a_km ? K : M) * lda), *b = random_floats((b_nk ? N : K) * ldb);
     float *c = random_floats(M * ldc), *want = malloc((size_t)(M * ldc) * sizeof *want);
     float *alone = malloc((size_t)(M * ldc) * sizeof *alone);

@@ -11,6 +11,7 @@
  *         initial value, -8 * sum(x).
  *   Q8_0  |w| times x with w's sign fits a pair (2 * 128 * 127) but not two: widened at once.
  */
+#include "common/math/grad_rows.h"
 #include "common/math/kernel.h"
 
 #include <immintrin.h>
@@ -114,6 +115,83 @@ static void gemm_f16(int m, int64_t k, const float *a, int64_t lda, const uint16
 static void gemm_bf16(int m, int64_t k, const float *a, int64_t lda, const uint16_t *w,
                       int64_t step, int n_panel, float *c, int64_t ldc, bool add) {
     gemm(BF16, m, k, a, lda, w, step, n_panel, c, ldc, add);
+}
+
+/* ---- float product, operands where they are stored ---- */
+
+/* The first n (0..8) lanes on. */
+INLINE __m256i first_lanes(int64_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+/* `vecs` vectors of columns; all lanes of them, unless `part` says that `last` are those of the last one. */
+INLINE void tile_in_place(int m, int vecs, bool part, __m256i last, int64_t k, const float *a,
+                          int64_t a_row, int64_t a_step, const float *b, int64_t ldb, float *c,
+                          int64_t ldc, bool add) {
+    __m256 acc[MR][2];
+    for (int i = 0; i < m; i++)
+        for (int v = 0; v < vecs; v++) {
+            const float *at = c + i * ldc + 8 * v;
+            acc[i][v] = !add                    ? _mm256_setzero_ps()
+                        : part && v + 1 == vecs ? _mm256_maskload_ps(at, last)
+                                                : _mm256_loadu_ps(at);
+        }
+    for (int64_t t = 0; t < k; t++, a += a_step, b += ldb) {
+        __m256 w[2];
+        for (int v = 0; v < vecs; v++)
+            w[v] = part && v + 1 == vecs ? _mm256_maskload_ps(b + 8 * v, last)
+                                         : _mm256_loadu_ps(b + 8 * v);
+        for (int i = 0; i < m; i++) {
+            __m256 x = _mm256_broadcast_ss(a + i * a_row);
+            for (int v = 0; v < vecs; v++) acc[i][v] = _mm256_fmadd_ps(x, w[v], acc[i][v]);
+        }
+    }
+    for (int i = 0; i < m; i++)
+        for (int v = 0; v < vecs; v++) {
+            float *at = c + i * ldc + 8 * v;
+            if (part && v + 1 == vecs)
+                _mm256_maskstore_ps(at, last, acc[i][v]);
+            else
+                _mm256_storeu_ps(at, acc[i][v]);
+        }
+}
+
+/* All rows of `vecs` vectors of columns. */
+INLINE void strip_in_place(int vecs, bool part, __m256i last, int64_t m, int64_t k, const float *a,
+                           int64_t a_row, int64_t a_step, const float *b, int64_t ldb, float *c,
+                           int64_t ldc, bool add) {
+#define TILE(rows) tile_in_place(rows, vecs, part, last, k, a, a_row, a_step, b, ldb, c, ldc, add)
+    for (; m >= MR; m -= MR, a += MR * a_row, c += MR * ldc) TILE(MR);
+    switch (m) {
+    case 1: TILE(1); break;
+    case 2: TILE(2); break;
+    case 3: TILE(3); break;
+    case 4: TILE(4); break;
+    case 5: TILE(5); break;
+    default: break;
+    }
+#undef TILE
+}
+
+static void product_f32(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row,
+                        int64_t a_step, const float *b, int64_t ldb, float *c, int64_t ldc,
+                        bool add) {
+    const __m256i all = _mm256_set1_epi32(-1);
+    for (; n >= NR; n -= NR, b += NR, c += NR) {
+        /* What is constant costs the inner loop no register: a panel, rows of a, columns of a. */
+        if (a_step == 1 && ldb == NR)
+            strip_in_place(2, false, all, m, k, a, a_row, 1, b, NR, c, ldc, add);
+        else if (a_step == 1)
+            strip_in_place(2, false, all, m, k, a, a_row, 1, b, ldb, c, ldc, add);
+        else if (a_row == 1)
+            strip_in_place(2, false, all, m, k, a, 1, a_step, b, ldb, c, ldc, add);
+        else
+            strip_in_place(2, false, all, m, k, a, a_row, a_step, b, ldb, c, ldc, add);
+    }
+    if (n > 8)
+        strip_in_place(2, true, first_lanes(n - 8), m, k, a, a_row, a_step, b, ldb, c, ldc, add);
+    else if (n > 0)
+        strip_in_place(1, true, first_lanes(n), m, k, a, a_row, a_step, b, ldb, c, ldc, add);
 }
 
 /* ---- quantised gemm ---- */
@@ -242,11 +320,6 @@ static void gemm_q4(int m, int64_t n_block, const ty_qrows *x, const void *w, in
 }
 
 /* ---- conversions ---- */
-
-/* The first n (0..8) lanes on. */
-INLINE __m256i first_lanes(int64_t n) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
 
 INLINE __m256 load_part(const float *x, int64_t n) {
     return _mm256_maskload_ps(x, first_lanes(n));
@@ -689,6 +762,7 @@ const ty_kernels ty_kernels_avx2 = {
     .qmr = QMR,
     .q8_zero = 0,
     .gemm_f32 = gemm_f32,
+    .product_f32 = product_f32,
     .gemm_f16 = gemm_f16,
     .gemm_bf16 = gemm_bf16,
     .gemm_q8 = gemm_q8,
@@ -706,6 +780,13 @@ const ty_kernels ty_kernels_avx2 = {
     .silu_mul = silu_mul,
     .max = max_of,
     .exp_sum = exp_sum,
+    .add_row = add_row,
+    .norm_stats = norm_stats,
+    .norm_grad = norm_grad,
+    .norm_grad_columns = norm_grad_columns,
+    .softmax_grad = softmax_grad,
+    .quick_gelu_grad = quick_gelu_grad,
+    .silu_mul_grad = silu_mul_grad,
     .scale = scale_by,
     .scores_f32 = scores_f32,
     .scores_f16 = scores_f16,

@@ -10,6 +10,7 @@
 #ifndef TY_MATH_KERNEL_AVX512_H
 #define TY_MATH_KERNEL_AVX512_H
 
+#include "common/math/grad_rows.h"
 #include "common/math/kernel.h"
 
 #ifndef TY_EMULATE_AVX512 /* a test brings the intrinsics itself, emulated */
@@ -126,6 +127,88 @@ static void gemm_bf16(int m, int64_t k, const float *a, int64_t lda, const uint1
     gemm(BF16, m, k, a, lda, w, step, n_panel, c, ldc, add);
 }
 
+/* ---- float product, operands where they are stored ---- */
+
+/* The first n (0..16) lanes on. */
+INLINE __mmask16 first_lanes(int64_t n) {
+    return (__mmask16)((1u << n) - 1u);
+}
+
+/* `vecs` vectors of columns; all lanes of them, unless `part` says that `last` are those of the last one. */
+INLINE void tile_in_place(int m, int vecs, bool part, __mmask16 last, int64_t k, const float *a,
+                          int64_t a_row, int64_t a_step, const float *b, int64_t ldb, float *c,
+                          int64_t ldc, bool add) {
+    __m512 acc[MR][2];
+    for (int i = 0; i < m; i++)
+        for (int v = 0; v < vecs; v++) {
+            const float *at = c + i * ldc + 16 * v;
+            acc[i][v] = !add                    ? _mm512_setzero_ps()
+                        : part && v + 1 == vecs ? _mm512_maskz_loadu_ps(last, at)
+                                                : _mm512_loadu_ps(at);
+        }
+    for (int64_t t = 0; t < k; t++, a += a_step, b += ldb) {
+        __m512 w[2];
+        for (int v = 0; v < vecs; v++)
+            w[v] = part && v + 1 == vecs ? _mm512_maskz_loadu_ps(last, b + 16 * v)
+                                         : _mm512_loadu_ps(b + 16 * v);
+        for (int i = 0; i < m; i++) {
+            __m512 x = _mm512_set1_ps(a[i * a_row]);
+            for (int v = 0; v < vecs; v++) acc[i][v] = _mm512_fmadd_ps(x, w[v], acc[i][v]);
+        }
+    }
+    for (int i = 0; i < m; i++)
+        for (int v = 0; v < vecs; v++) {
+            float *at = c + i * ldc + 16 * v;
+            if (part && v + 1 == vecs)
+                _mm512_mask_storeu_ps(at, last, acc[i][v]);
+            else
+                _mm512_storeu_ps(at, acc[i][v]);
+        }
+}
+
+/* All rows of `vecs` vectors of columns. */
+INLINE void strip_in_place(int vecs, bool part, __mmask16 last, int64_t m, int64_t k,
+                           const float *a, int64_t a_row, int64_t a_step, const float *b,
+                           int64_t ldb, float *c, int64_t ldc, bool add) {
+#define TILE(rows) tile_in_place(rows, vecs, part, last, k, a, a_row, a_step, b, ldb, c, ldc, add)
+    for (; m >= MR; m -= MR, a += MR * a_row, c += MR * ldc) TILE(MR);
+    switch (m) {
+    case 1: TILE(1); break;
+    case 2: TILE(2); break;
+    case 3: TILE(3); break;
+    case 4: TILE(4); break;
+    case 5: TILE(5); break;
+    case 6: TILE(6); break;
+    case 7: TILE(7); break;
+    case 8: TILE(8); break;
+    case 9: TILE(9); break;
+    case 10: TILE(10); break;
+    case 11: TILE(11); break;
+    default: break;
+    }
+#undef TILE
+}
+
+static void product_f32(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row,
+                        int64_t a_step, const float *b, int64_t ldb, float *c, int64_t ldc,
+                        bool add) {
+    for (; n >= NR; n -= NR, b += NR, c += NR) {
+        /* What is constant costs the inner loop no register: a panel, rows of a, columns of a. */
+        if (a_step == 1 && ldb == NR)
+            strip_in_place(2, false, 0, m, k, a, a_row, 1, b, NR, c, ldc, add);
+        else if (a_step == 1)
+            strip_in_place(2, false, 0, m, k, a, a_row, 1, b, ldb, c, ldc, add);
+        else if (a_row == 1)
+            strip_in_place(2, false, 0, m, k, a, 1, a_step, b, ldb, c, ldc, add);
+        else
+            strip_in_place(2, false, 0, m, k, a, a_row, a_step, b, ldb, c, ldc, add);
+    }
+    if (n > 16)
+        strip_in_place(2, true, first_lanes(n - 16), m, k, a, a_row, a_step, b, ldb, c, ldc, add);
+    else if (n > 0)
+        strip_in_place(1, true, first_lanes(n), m, k, a, a_row, a_step, b, ldb, c, ldc, add);
+}
+
 /* ---- quantised gemm: the frame ---- */
 
 INLINE __m512i load_q(const uint8_t *p) {
@@ -200,11 +283,6 @@ INLINE void gemm_q(block_sums *block, int block_bytes, int m, int64_t n_block, c
 }
 
 /* ---- conversions ---- */
-
-/* The first n (0..16) lanes on. */
-INLINE __mmask16 first_lanes(int64_t n) {
-    return (__mmask16)((1u << n) - 1u);
-}
 
 INLINE __m512 load_part(const float *x, int64_t n) {
     return _mm512_maskz_loadu_ps(first_lanes(n), x);
@@ -632,12 +710,15 @@ static void values_f16(int n_q, const float *p, int64_t ldp, int n_k, const uint
 
 /* What every 512-bit table has in common; the table adds its name, q8_zero and quantised gemm. */
 #define TY_AVX512_KERNELS                                                                          \
-    .nr = NR, .mr = MR, .qmr = QMR, .gemm_f32 = gemm_f32, .gemm_f16 = gemm_f16,                    \
-    .gemm_bf16 = gemm_bf16, .widen_f16 = widen_f16, .widen_bf16 = widen_bf16,                      \
-    .widen_q4 = widen_q4, .round_bf16 = round_bf16, .quantize = quantize, .layernorm = layernorm,  \
-    .rmsnorm = rmsnorm, .quick_gelu = quick_gelu, .gelu_tanh = gelu_tanh, .silu_mul = silu_mul,    \
-    .max = max_of, .exp_sum = exp_sum, .scale = scale_by, .scores_f32 = scores_f32,                \
-    .scores_f16 = scores_f16, .values_f32 = values_f32, .values_f16 = values_f16,                  \
-    .narrow_f16 = narrow_f16
+    .nr = NR, .mr = MR, .qmr = QMR, .gemm_f32 = gemm_f32, .product_f32 = product_f32,              \
+    .gemm_f16 = gemm_f16, .gemm_bf16 = gemm_bf16, .widen_f16 = widen_f16,                          \
+    .widen_bf16 = widen_bf16, .widen_q4 = widen_q4, .round_bf16 = round_bf16,                      \
+    .quantize = quantize, .layernorm = layernorm, .rmsnorm = rmsnorm, .quick_gelu = quick_gelu,    \
+    .gelu_tanh = gelu_tanh, .silu_mul = silu_mul, .max = max_of, .exp_sum = exp_sum,               \
+    .add_row = add_row, .norm_stats = norm_stats, .norm_grad = norm_grad,                          \
+    .norm_grad_columns = norm_grad_columns, .softmax_grad = softmax_grad,                          \
+    .quick_gelu_grad = quick_gelu_grad, .silu_mul_grad = silu_mul_grad, .scale = scale_by,         \
+    .scores_f32 = scores_f32, .scores_f16 = scores_f16, .values_f32 = values_f32,                  \
+    .values_f16 = values_f16, .narrow_f16 = narrow_f16
 
 #endif
