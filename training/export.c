@@ -130,7 +130,7 @@ static ty_status add_missing(const owl *m, const ty_checkpoint *c, ty_safetensor
         float *sum = NULL;
         search s = {p, NULL};
         if (is_adapter(p) || p == m->cells.w || (c && ty_checkpoint_has(c, p->name))) continue;
-        if (c) owl_each_linear((owl *)m, look, &s, NULL);
+        owl_each_linear((owl *)m, look, &s, NULL);
         if (s.found && !p->train) st = merged(s.found, &sum, err);
         if (st == TY_OK)
             st = ty_safetensors_add(w, p->name, sum ? TY_F32 : p->type, p->n_dim, p->shape,

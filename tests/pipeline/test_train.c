@@ -117,6 +117,31 @@ static void adapter_merged_at_import_answers_as_the_merged_model(void **state) {
     free(adapted);
 }
 
+/* What a new model with an adapter is written as, having learnt at this rate. */
+static char *new_and_merged(const char *out, const char *rate, size_t *n) {
+    char *data = NULL;
+    ty_err err = {0};
+    free(RUN(ARG(test_bin("tyto-train")), ARG("--new"), ARG("--merge"), ARG("--model"), ARG(base),
+             ARG("--data"), ARG(in_base("second.jsonl")), ARG("--images"),
+             ARG("tests/golden/images"), ARG("--recipe"), ARG("v1-stage2"), ARG("--out"),
+             ARG(in_base(out)), ARG("--steps"), ARG("2"), ARG("--warmup"), ARG("0"), ARG("--batch"),
+             ARG("2"), ARG("--lr"), ARG(rate)));
+    const char *path = test_path("%s/%s/model/model.safetensors", base, out);
+    if (ty_file_read(path, 64 << 20, &data, n, &err) != TY_OK) fail_msg("%s", err.text);
+    return data;
+}
+
+static void adapter_of_a_new_model_is_merged_too(void **state) {
+    (void)state;
+    size_t n0, n1;
+    char *still = new_and_merged("still", "1e-12", &n0),
+         *moved = new_and_merged("moved", "1e-1", &n1);
+    assert_int_equal(n0, n1);
+    assert_memory_not_equal(still, moved, n0);
+    free(still);
+    free(moved);
+}
+
 static void check_last_loss(const char *path, double below) {
     char *log = NULL;
     size_t n;
@@ -201,6 +226,7 @@ int main(void) {
         cmocka_unit_test(abstractor_learns_its_rows_before_it_is_asked),
         cmocka_unit_test(new_layers_change_nothing_until_they_learn),
         cmocka_unit_test(adapter_merged_at_import_answers_as_the_merged_model),
+        cmocka_unit_test(adapter_of_a_new_model_is_merged_too),
     };
     return cmocka_run_group_tests(tests, make_inputs, NULL);
 }
