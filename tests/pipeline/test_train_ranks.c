@@ -1,7 +1,7 @@
 /*
  * test_train_ranks.c - data parallelism: 1, 2 and 4 ranks with the same batch have the same losses at every
- * step, and the same model up to the order of sums; a run of 2 ranks that is killed and resumed ends in the
- * bytes of one that was not.
+ * step, and the same model up to the order of sums, with products in f32 and in bf16; a run of 2 ranks that is
+ * killed and resumed ends in the bytes of one that was not.
  *
  * Needs `make training` (build/bin/tyto-train-mpi); skipped without it.
  */
@@ -9,6 +9,7 @@
 #include "tests/support/ty_test.h"
 
 #include "common/base/file.h"
+#include "common/math/matmul.h"
 #include "common/model/safetensors.h"
 
 #include <math.h>
@@ -40,7 +41,8 @@ typedef struct {
     char *argv[48];
 } command;
 
-static command ranks_command(const char *ranks, const char *recipe, bool v2, const char *dir) {
+static command ranks_command(const char *ranks, const char *recipe, const char *products, bool v2,
+                             const char *dir) {
     command c = {{ARG("/usr/bin/env"),
                   ARG("mpirun"),
                   ARG("--oversubscribe"),
@@ -58,6 +60,8 @@ static command ranks_command(const char *ranks, const char *recipe, bool v2, con
                   ARG("tests/golden/images"),
                   ARG("--recipe"),
                   ARG(recipe),
+                  ARG("--products"),
+                  ARG(products),
                   ARG("--out"),
                   ARG(dir),
                   ARG("--batch"),
@@ -120,13 +124,13 @@ static void compare_models(const char *a, const char *b) {
     ty_safetensors_close(&y);
 }
 
-static void ranks_agree(const char *recipe, bool v2) {
+static void ranks_agree(const char *recipe, const char *products, bool v2) {
     static const char *const counts[] = {"1", "2", "4"};
     static char dir[3][400];
     double loss[3][STEPS];
     for (int i = 0; i < 3; i++) {
-        snprintf(dir[i], sizeof dir[i], "%s/%s-%s", base, recipe, counts[i]);
-        command c = ranks_command(counts[i], recipe, v2, dir[i]);
+        snprintf(dir[i], sizeof dir[i], "%s/%s-%s-%s", base, recipe, products, counts[i]);
+        command c = ranks_command(counts[i], recipe, products, v2, dir[i]);
         run_to_the_end(&c);
         read_losses(dir[i], loss[i]);
         for (int k = 0; k < STEPS; k++)
@@ -140,8 +144,15 @@ static void ranks_agree(const char *recipe, bool v2) {
 static void ranks_have_the_losses_of_one(void **state) {
     (void)state;
     if (!built()) skip();
-    ranks_agree("v1-stage2-paper", false);
-    ranks_agree("v2-finetune", true);
+    ranks_agree("v1-stage2-paper", "f32", false);
+    ranks_agree("v2-finetune", "f32", true);
+}
+
+static void so_they_do_with_bf16_products(void **state) {
+    (void)state;
+    ty_err err = {0};
+    if (!built() || ty_products_check(TY_PRODUCTS_BF16, &err) != TY_OK) skip();
+    ranks_agree("v1-stage1", "bf16", false);
 }
 
 static void killed_ranks_go_on_bit_for_bit(void **state) {
@@ -153,8 +164,8 @@ static void killed_ranks_go_on_bit_for_bit(void **state) {
     snprintf(whole, sizeof whole, "%s/whole", base);
     snprintf(broken, sizeof broken, "%s/broken", base);
     snprintf(log, sizeof log, "%s/log.jsonl", broken);
-    command c = ranks_command("2", "v1-stage1", false, whole),
-            k = ranks_command("2", "v1-stage1", false, broken);
+    command c = ranks_command("2", "v1-stage1", "f32", false, whole),
+            k = ranks_command("2", "v1-stage1", "f32", false, broken);
     run_to_the_end(&c);
     pid_t pid = test_spawn(k.argv, NULL);
     for (int i = 0, status; i < 30000; i++) {
@@ -187,6 +198,7 @@ static void killed_ranks_go_on_bit_for_bit(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ranks_have_the_losses_of_one),
+        cmocka_unit_test(so_they_do_with_bf16_products),
         cmocka_unit_test(killed_ranks_go_on_bit_for_bit),
     };
     return cmocka_run_group_tests(tests, find_program, NULL);
