@@ -95,7 +95,7 @@ static ty_status allocate(owl_batch *b, int rows, int n_sample, ty_err *err) {
     b->order = malloc(n * sizeof *b->order);
     b->position = malloc(n * sizeof *b->position);
     b->target_row = malloc(n * sizeof *b->target_row);
-    b->target = malloc(n * sizeof *b->target);
+    b->target = calloc(n, sizeof *b->target);
     if (rows >= 0 && b->token && b->visual && b->start && b->order && b->position &&
         b->target_row && b->target)
         return TY_OK;

@@ -258,10 +258,11 @@ static void read_abstractor_dims(reader *r) {
 
 /* sin and cos of p omega_j, omega_j = 10000^(-j / (n/2)), n numbers. */
 static void sincos_row(float *row, int n, int p) {
-    for (int j = 0; j < n / 2; j++) {
-        double angle = p * pow(10000.0, -(double)j / (n / 2));
+    const int half = n / 2;
+    for (int j = 0; j < half; j++) {
+        double angle = p * pow(10000.0, -(double)j / half);
         row[j] = (float)sin(angle);
-        row[j + n / 2] = (float)cos(angle);
+        row[j + half] = (float)cos(angle);
     }
 }
 
@@ -270,7 +271,7 @@ static void sincos_row(float *row, int n, int p) {
 static void read_positions(reader *r, owl_abstractor_layer *l, const char *at) {
     const ty_abstractor_dims *d = &r->m->abstractor;
     int q = d->n_query, c = d->width, grid = r->m->vit.image_size / r->m->vit.patch_size;
-    size_t rows = (size_t)(q + 1 + grid * grid), width = (size_t)c;
+    size_t rows = (size_t)q + 1 + (size_t)grid * (size_t)grid, width = (size_t)c;
     l->k_pos = calloc(rows * width, sizeof(float));
     if (!l->k_pos) {
         r->st = ty_fail(r->err, TY_ENOMEM, "no memory for the abstractor's positions");

@@ -102,8 +102,10 @@ void abstractor_forward(train_run *r, const owl *m, const float *features, int n
     p->x = ty_arena_array(r->arena, (size_t)layers + 1, sizeof *p->x);
     p->kept = ty_arena_array(r->arena, (size_t)n_kept, sizeof *p->kept);
     p->q_start = ty_arena_array(r->arena, 2 * ((size_t)n + 1), sizeof *p->q_start);
-    if (!p->x || !p->kept || !p->q_start)
+    if (!p->x || !p->kept || !p->q_start) {
         op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for the abstractor"));
+        return;
+    }
     for (int i = 0; i <= layers && r->st == TY_OK; i++) p->x[i] = op_floats(r, n * plane);
     for (int i = 0; i < n_kept && r->st == TY_OK; i++) keep(r, m, p, &p->kept[i]);
     p->fc = op_floats(r, n * out);

@@ -164,7 +164,10 @@ void llm_forward(train_run *r, const owl *m, const owl_batch *b, const float *to
     *p = (llm_pass){.b = b};
     p->x = ty_arena_array(r->arena, (size_t)layers + 1, sizeof *p->x);
     p->kept = ty_arena_array(r->arena, (size_t)n_kept, sizeof *p->kept);
-    if (!p->x || !p->kept) op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for the layers"));
+    if (!p->x || !p->kept) {
+        op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for the layers"));
+        return;
+    }
     if (m->llm.width / m->llm.n_head > 2048)
         op_fail(r, ty_fail(&r->err, TY_EUNSUPPORTED, "heads wider than 2048"));
     for (int i = 0; i <= layers && r->st == TY_OK; i++) p->x[i] = op_floats(r, b->n_row * c);
@@ -181,10 +184,10 @@ void llm_loss(train_run *r, const owl *m, llm_pass *p, float weight, float *d) {
     enum { PIECE = 256 };
     const owl_batch *b = p->b;
     int64_t c = m->llm.width, v = m->llm.n_vocab;
-    const float *last = r->st == TY_OK ? p->x[m->llm.n_layer] : NULL;
     float *x = op_floats(r, PIECE * c), *normed = op_floats(r, PIECE * c);
     float *dn = op_floats(r, PIECE * c), *logits = op_floats(r, PIECE * v), loss[PIECE];
     if (r->st != TY_OK) return;
+    const float *last = p->x[m->llm.n_layer];
     if (d) memset(d, 0, (size_t)(b->n_row * c) * sizeof *d);
     for (int t = 0; t < b->n_target && r->st == TY_OK; t += PIECE) {
         int n = b->n_target - t < PIECE ? b->n_target - t : PIECE;

@@ -88,7 +88,10 @@ static void attend(train_run *r, const owl *m, const vit_pass *p, const vit_kept
 static void attend_back(train_run *r, const owl *m, const vit_pass *p, const vit_kept *k,
                         const float *dctx, float *dqkv) {
     int *start = ty_arena_array(r->arena, (size_t)p->n + 1, sizeof *start);
-    if (!start) op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for %d pictures", p->n));
+    if (!start) {
+        op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for %d pictures", p->n));
+        return;
+    }
     if (r->st != TY_OK) return;
     ty_attention f = attention_of(m, p, k);
     for (int i = 0; i <= p->n; i++) start[i] = i * f.n_q;
@@ -149,7 +152,10 @@ void vit_forward(train_run *r, const owl *m, const float *pixels, int n, vit_pas
     *p = (vit_pass){.n = n, .rows = (int64_t)n * n_token(&m->vit)};
     p->x = ty_arena_array(r->arena, (size_t)layers + 1, sizeof *p->x);
     p->kept = ty_arena_array(r->arena, (size_t)n_kept, sizeof *p->kept);
-    if (!p->x || !p->kept) op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for the ViT"));
+    if (!p->x || !p->kept) {
+        op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for the ViT"));
+        return;
+    }
     for (int i = 0; i <= layers && r->st == TY_OK; i++)
         p->x[i] = op_floats(r, p->rows * m->vit.width);
     for (int i = 0; i < n_kept && r->st == TY_OK; i++) keep(r, m, p, &p->kept[i]);

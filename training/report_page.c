@@ -138,16 +138,18 @@ static double tick(double span) {
 
 static void put_axes(ty_buf *b, const frame *f) {
     double dy = tick(f->y1 - f->y0), dx = fmax(1, tick(f->x1 - f->x0));
-    for (double y = ceil(f->y0 / dy) * dy; y <= f->y1; y += dy)
+    for (long k = lround(ceil(f->y0 / dy)); (double)k * dy <= f->y1; k++) {
+        double y = (double)k * dy;
         ty_buf_printf(b,
                       "<line class=\"g\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/><text "
                       "x=\"%d\" y=\"%.1f\" "
                       "text-anchor=\"end\">%g</text>\n",
                       LEFT, WIDTH - RIGHT, y_of(f, y), y_of(f, y), LEFT - 6, y_of(f, y) + 4,
-                      fabs(y) < dy / 2 ? 0 : y);
-    for (double x = ceil(f->x0 / dx) * dx; x <= f->x1; x += dx)
-        ty_buf_printf(b, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%g</text>\n", x_of(f, x),
-                      HEIGHT - 10, x);
+                      k == 0 ? 0 : y);
+    }
+    for (long k = lround(ceil(f->x0 / dx)); (double)k * dx <= f->x1; k++)
+        ty_buf_printf(b, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%g</text>\n",
+                      x_of(f, (double)k * dx), HEIGHT - 10, (double)k * dx);
 }
 
 static void put_curve(ty_buf *b, const frame *f, const series *s, int curve, const char *colour) {

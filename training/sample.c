@@ -56,7 +56,6 @@ static ty_status make_v1(writer *w, const char *text) {
         if (stop > text) {
             st = put_text(w, text, (size_t)(stop - text), answer);
             if (answer && st == TY_OK) st = put(w, ty_tokenizer_eos(w->rules->tokenizer), true);
-            answer = false;
         }
         if (!mark || st != TY_OK) break;
         text = mark + strlen(MARK[which]);

@@ -108,9 +108,10 @@ static void number(cairo_t *cr, double x, double y, int end, int n, landmarks *m
 static void draw_receipt(cairo_t *cr, const paper *p, double w, double h, landmarks *marks) {
     double line = h / (p->n + 1.6), y = line * 0.95;
     fit(cr, p->font, line * 0.72, "Lemon 88", w * 0.88);
-    for (int i = 0; i < p->n; i++, y += line) {
+    for (int i = 0; i < p->n; i++) {
         text(cr, w * 0.06, y, -1, p->label[i], marks);
         number(cr, w * 0.94, y, 1, p->value[i], marks);
+        y += line;
     }
     cairo_rectangle(cr, w * 0.05, y - line * 0.68, w * 0.9, line * 0.07);
     cairo_fill(cr);

@@ -67,7 +67,8 @@ static void bricks(cairo_t *cr, double w, double h, double rows, double alpha) {
         double y = h * i / rows;
         cairo_move_to(cr, 0, y);
         cairo_line_to(cr, w, y);
-        for (double x = (i % 2 ? 0.5 : 0) * w / 4; x <= w; x += w / 4) {
+        for (int k = 0; k <= 4 - i % 2; k++) {
+            double x = ((i % 2 ? 0.5 : 0) + k) * w / 4;
             cairo_move_to(cr, x, y);
             cairo_line_to(cr, x, y + h / rows);
         }
@@ -140,7 +141,7 @@ static void draw_sign(cairo_t *cr, const scene *s, double w, double h, landmarks
 /* ---- the camera ---- */
 
 static unsigned char clamp(double x) {
-    return x < 0 ? 0 : x > 255 ? 255 : (unsigned char)(x + 0.5);
+    return x < 0 ? 0 : x > 255 ? 255 : (unsigned char)lround(x);
 }
 
 /* Surface (BGRX) to RGB with light, vignette and noise. */
