@@ -32,7 +32,7 @@ static void embed(const llama *m, const llama_row *r, float *x) {
 static void add_to_block(llama *m, llama_rows *rows, bool follows, const kv_seq *seq, int row,
                          int pos) {
     attend_block *b = rows->n_block > 0 ? &m->block[rows->n_block - 1] : NULL;
-    if (follows && b->n_row < ATTEND_ROWS && b->row + b->n_row == row) {
+    if (b && follows && b->n_row < ATTEND_ROWS && b->row + b->n_row == row) {
         b->n_row++;
         return;
     }

@@ -231,7 +231,7 @@ static ty_status load_adapter(gateway *g, const char *text, int n_base, ty_err *
 static ty_status load_pipelines(gateway *g, ty_err *err) {
     int n = g->opt.n_pipelines;
     if (n == 0) return ty_fail(err, TY_EINVAL, "no pipeline: give a directory with --pipeline");
-    g->pipeline = calloc((size_t)(n + g->opt.n_adapters), sizeof(*g->pipeline));
+    g->pipeline = calloc((size_t)n + (size_t)g->opt.n_adapters, sizeof(*g->pipeline));
     if (!g->pipeline) return ty_fail(err, TY_ENOMEM, "no memory for the pipelines");
     for (int i = 0; i < n; i++) {
         ty_status st = load_pipeline(&g->pipeline[i], g->opt.pipelines[i], err);
