@@ -31,10 +31,12 @@ static void embed(const llama *m, const llama_row *r, float *x) {
  * while that has room and stands right before it. */
 static void add_to_block(llama *m, llama_rows *rows, bool follows, const kv_seq *seq, int row,
                          int pos) {
-    attend_block *b = rows->n_block > 0 ? &m->block[rows->n_block - 1] : NULL;
-    if (b && follows && b->n_row < ATTEND_ROWS && b->row + b->n_row == row) {
-        b->n_row++;
-        return;
+    if (follows && rows->n_block > 0) {
+        attend_block *b = &m->block[rows->n_block - 1];
+        if (b->n_row < ATTEND_ROWS && b->row + b->n_row == row) {
+            b->n_row++;
+            return;
+        }
     }
     m->block[rows->n_block++] = (attend_block){.seq = seq, .row = row, .n_row = 1, .pos = pos};
 }
