@@ -11,7 +11,7 @@
 
 #include "training/owlet/record.h"
 
-enum { ASK_WORDINGS_MAX = 8 };
+enum { ASK_WORDINGS_MAX = 12 };
 typedef struct {
     const char *about[LANG_COUNT]; /* what is asked for, named; NULL: direct[l][0] is the exam's */
     int held_out;                  /* the first of the two frames that are the exam's alone */

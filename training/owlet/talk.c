@@ -222,9 +222,35 @@ static void repeat(record *r, chance *c, bool held_out) {
     r->guess = 0.01;
 }
 
+/* What people try first.  Not in the exam: there is nothing to know. */
+static void greet(record *r, chance *c) {
+    static const struct {
+        const char *q[LANG_COUNT][4];
+        by_language a;
+    } TALK[] = {
+        {{{"Hello!", "Hello.", "Hi!", "Good morning."},
+          {"你好！", "你好。", "您好！", "早上好。"},
+          {"こんにちは！", "こんにちは。", "おはよう。", "やあ！"},
+          {"Hallo!", "Hallo.", "Guten Tag.", "Guten Morgen."}},
+         {"Hello! Ask me about a picture.", "你好！请问我一张图片。",
+          "こんにちは！画像について聞いてください。", "Hallo! Frag mich nach einem Bild."}},
+        {{{"Who are you?", "What are you?", "What can you do?", "Can you help me?"},
+          {"你是谁？", "你是什么？", "你会什么？", "你能帮我吗？"},
+          {"あなたは誰ですか。", "あなたは何ですか。", "何ができますか。", "助けてくれますか。"},
+          {"Wer bist du?", "Was bist du?", "Was kannst du?", "Kannst du mir helfen?"}},
+         {"I am a small model. Ask me about a picture.", "我是一个小模型。请问我一张图片。",
+          "小さなモデルです。画像について聞いてください。",
+          "Ich bin ein kleines Modell. Frag mich nach einem Bild."}},
+    };
+    int i = chance_below(c, (int)(sizeof TALK / sizeof *TALK));
+    facts f = {.word = ""};
+    record_turn(r, TALK[i].q[r->lang][chance_below(c, 4)], TALK[i].a[r->lang], &f);
+}
+
 void talk_make(record *r, chance *c, bool held_out, int turns) {
     static void (*const MAKE[])(record *, chance *, bool) = {sum,       larger,      opposite,
                                                              translate, next_number, repeat};
-    do MAKE[chance_below(c, (int)(sizeof MAKE / sizeof *MAKE))](r, c, held_out);
-    while (r->n_turn < turns);
+    if (!held_out && chance_is(c, 0.2)) greet(r, c);
+    while (r->n_turn < turns)
+        MAKE[chance_below(c, (int)(sizeof MAKE / sizeof *MAKE))](r, c, held_out);
 }
