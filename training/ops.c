@@ -108,10 +108,10 @@ typedef struct {
 
 static void bias_task(void *ctx, int task, int member) {
     const row_job *j = ctx;
+    const ty_kernels *kn = ty_kernels_get();
     (void)member;
     int64_t end = (task + 1) * j->per < j->rows ? (task + 1) * j->per : j->rows;
-    for (int64_t r = task * j->per; r < end; r++)
-        ty_kernels_get()->add_row(j->x, j->n, j->y + r * j->n);
+    for (int64_t r = task * j->per; r < end; r++) kn->add_row(j->x, j->n, j->y + r * j->n);
 }
 
 static void add_bias(train_run *r, const param *b, int64_t rows, float *y) {

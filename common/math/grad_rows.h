@@ -136,4 +136,10 @@ static void silu_mul_grad(const float *gate, const float *up, const float *dy, i
     }
 }
 
+/* What a table has of these. */
+#define TY_GRAD_ROWS                                                                               \
+    .add_row = add_row, .norm_stats = norm_stats, .norm_grad = norm_grad,                          \
+    .norm_grad_columns = norm_grad_columns, .softmax_grad = softmax_grad,                          \
+    .quick_gelu_grad = quick_gelu_grad, .silu_mul_grad = silu_mul_grad
+
 #endif

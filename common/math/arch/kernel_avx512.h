@@ -714,11 +714,8 @@ static void values_f16(int n_q, const float *p, int64_t ldp, int n_k, const uint
     .gemm_f16 = gemm_f16, .gemm_bf16 = gemm_bf16, .widen_f16 = widen_f16,                          \
     .widen_bf16 = widen_bf16, .widen_q4 = widen_q4, .round_bf16 = round_bf16,                      \
     .quantize = quantize, .layernorm = layernorm, .rmsnorm = rmsnorm, .quick_gelu = quick_gelu,    \
-    .gelu_tanh = gelu_tanh, .silu_mul = silu_mul, .max = max_of, .exp_sum = exp_sum,               \
-    .add_row = add_row, .norm_stats = norm_stats, .norm_grad = norm_grad,                          \
-    .norm_grad_columns = norm_grad_columns, .softmax_grad = softmax_grad,                          \
-    .quick_gelu_grad = quick_gelu_grad, .silu_mul_grad = silu_mul_grad, .scale = scale_by,         \
-    .scores_f32 = scores_f32, .scores_f16 = scores_f16, .values_f32 = values_f32,                  \
-    .values_f16 = values_f16, .narrow_f16 = narrow_f16
+    .gelu_tanh = gelu_tanh, .silu_mul = silu_mul, .max = max_of, .exp_sum = exp_sum, TY_GRAD_ROWS, \
+    .scale = scale_by, .scores_f32 = scores_f32, .scores_f16 = scores_f16,                         \
+    .values_f32 = values_f32, .values_f16 = values_f16, .narrow_f16 = narrow_f16
 
 #endif
