@@ -154,23 +154,18 @@ static void through_softmax(const job *j, const frame *f, int64_t rows, int64_t 
         kn->softmax_grad(f->s + i * f->n_kv, n, j->a->scale, f->ds + i * f->n_kv);
 }
 
-/* What is only read comes here too: take() writes nothing there. */
+/* Of sequence s, by the starts and the list of its side.  What is only read comes here too: take() writes nothing there. */
+static head_rows rows_of(const int *start, const int *row, int s, const float *x, int64_t ld,
+                         int d) {
+    return (head_rows){(float *)(uintptr_t)x, ld, start[s], start[s + 1] - start[s], row, d};
+}
+
 static head_rows queries(const grad_attention *a, int s, const float *x, int64_t ld) {
-    return (head_rows){(float *)(uintptr_t)x,
-                       ld,
-                       a->q_start[s],
-                       a->q_start[s + 1] - a->q_start[s],
-                       a->q_row,
-                       a->d};
+    return rows_of(a->q_start, a->q_row, s, x, ld, a->d);
 }
 
 static head_rows keys(const grad_attention *a, int s, const float *x, int64_t ld) {
-    return (head_rows){(float *)(uintptr_t)x,
-                       ld,
-                       a->kv_start[s],
-                       a->kv_start[s + 1] - a->kv_start[s],
-                       a->kv_row,
-                       a->d};
+    return rows_of(a->kv_start, a->kv_row, s, x, ld, a->d);
 }
 
 static void load(const job *j, frame *f, int s, int h) {

@@ -101,10 +101,9 @@ void ty_silu_mul(ty_pool *p, const float *gate, const float *up, int64_t rows, i
 
 static void add_task(void *ctx, int task, int member) {
     const row_job *j = ctx;
+    int64_t i = task * j->per;
     (void)member;
-    const float *x = j->x;
-    float *y = j->y;
-    for (int64_t i = task * j->per; i < last_row(j, task); i++) y[i] += x[i];
+    ty_kernels_get()->add_row(j->x + i, last_row(j, task) - i, j->y + i);
 }
 
 void ty_add(ty_pool *p, float *y, const float *x, int64_t n) {
