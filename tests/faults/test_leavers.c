@@ -3,6 +3,7 @@
  * pictures at once.  Slots, KV pages, descriptors and memory of every process are what they were.
  */
 #include "tests/support/fleet_rig.h"
+#include "tests/support/http_client.h"
 #include "tests/support/process.h"
 #include "tests/support/ty_test.h"
 
@@ -11,7 +12,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -79,16 +79,6 @@ static int tear_down(void **state) {
 
 /* ---- one client; no assertions here: these are other threads ---- */
 
-static int open_connection(void) {
-    struct sockaddr_in in = {.sin_family = AF_INET,
-                             .sin_port = htons((uint16_t)fleet.api[0].port),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&in, sizeof(in)) == 0) return fd;
-    if (fd >= 0) close(fd);
-    return -1;
-}
-
 static bool send_all(int fd, const char *bytes, size_t n) {
     for (ssize_t k; n > 0; bytes += k, n -= (size_t)k)
         if ((k = send(fd, bytes, n, MSG_NOSIGNAL)) <= 0) return false;
@@ -120,7 +110,7 @@ static bool send_request(int fd, const char *body, double part_of_head, double p
 
 /* False: the gateway did not do its part. */
 static bool client(phase p, unsigned *seed) {
-    int fd = open_connection();
+    int fd = test_tcp_open(fleet.api[0].port);
     if (fd < 0) return false;
     bool ok = true;
     switch (p) {

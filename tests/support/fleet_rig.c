@@ -8,12 +8,10 @@
 #include "tests/support/http_client.h"
 #include "tests/support/process.h"
 
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 enum { ARGS_MAX = 40, LOG_MAX = 64 << 20, TAIL = 1500 };
@@ -165,13 +163,9 @@ void fleet_rig_stop(fleet_rig *f) {
 /* ---- what it says of itself ---- */
 
 static bool is_listening(const fleet_rig *f, int i) {
-    struct sockaddr_in in = {.sin_family = AF_INET,
-                             .sin_port = htons((uint16_t)f->api[i].port),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool yes = fd >= 0 && connect(fd, (struct sockaddr *)&in, sizeof(in)) == 0;
+    int fd = test_tcp_open(f->api[i].port);
     if (fd >= 0) close(fd);
-    return yes;
+    return fd >= 0;
 }
 
 double fleet_rig_metric(const fleet_rig *f, int i, const char *name, const char *with) {

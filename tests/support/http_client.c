@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,17 +16,37 @@
 
 enum { TIMEOUT_S = 60 };
 
-int test_http_connect(int port) {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_true(fd >= 0);
-    struct timeval tv = {.tv_sec = TIMEOUT_S};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+/* An interrupted connect() goes on by itself (POSIX): waits for its end and returns its errno. */
+static int finish_connect(int fd) {
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    int rc, e = 0;
+    do rc = poll(&p, 1, TIMEOUT_S * 1000);
+    while (rc < 0 && errno == EINTR);
+    if (rc <= 0) return rc == 0 ? ETIMEDOUT : errno;
+    socklen_t size = sizeof(e);
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &size) == 0 ? e : errno;
+}
+
+int test_tcp_open(int port) {
     struct sockaddr_in a = {.sin_family = AF_INET,
                             .sin_port = htons((uint16_t)port),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    if (connect(fd, (struct sockaddr *)&a, sizeof(a)) != 0)
-        fail_msg("connect to port %d: %s", port, strerror(errno));
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -1;
+    int e = connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0 ? 0 : errno;
+    if (e == EINTR) e = finish_connect(fd); /* a child that is stopped or goes on can do that */
+    if (e == 0) return fd;
+    close(fd);
+    errno = e;
+    return -1;
+}
+
+int test_http_connect(int port) {
+    int fd = test_tcp_open(port);
+    if (fd < 0) fail_msg("connect to port %d: %s", port, strerror(errno));
+    struct timeval tv = {.tv_sec = TIMEOUT_S};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
     return fd;
 }
 

@@ -27,6 +27,8 @@ test_reply test_http_raw(int port, const void *bytes, size_t size);
 
 /* By hand: for tests that read slowly or go away. */
 int test_http_connect(int port);
+/* A connection to a port of this machine; -1 (errno says why) where nobody listens. */
+int test_tcp_open(int port);
 void test_http_write(int fd, const void *bytes, size_t size);
 /* Sends the head and body of a request; does not wait. */
 void test_http_send(int fd, const char *method, const char *path, const char *headers,
