@@ -292,7 +292,7 @@ int main(int argc, char **argv) {
     }
     if (ty_cpu_check(&err) != TY_OK || ty_pool_create(&b.run.pool, opt.threads, &err) != TY_OK)
         bench_stop("threads", err.text);
-    b.run.arena = ty_arena_create(0);
+    b.run.arena = ty_arena_create(64 << 20); /* as the trainer does */
     b.run.recompute = opt.recompute;
     if (!b.run.arena || !limits_measure(b.run.pool, &b.lim)) bench_stop("limits", "no memory");
     b.rep = report_open(&b.lim, ty_pool_size(b.run.pool));

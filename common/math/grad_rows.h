@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 /* Before a loop whose output may be one of its inputs, but never overlaps one otherwise. */
 #ifdef __clang__
@@ -17,11 +18,21 @@
 #define EACH_ALONE _Pragma("GCC ivdep")
 #endif
 
-enum { GRAD_LANES = 16 };
+/* LANES floats: one register or a few of those that the table has.  How other files would pass them does not matter. */
+#pragma GCC diagnostic ignored "-Wpsabi"
+enum { LANES = 16 };
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
 
-static inline float fold_lanes(const float lane[GRAD_LANES]) {
-    float sum = 0;
-    for (int i = 0; i < GRAD_LANES; i++) sum += lane[i];
+static inline lanes lanes_at(const float *x) {
+    lanes v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+
+static inline float fold_lanes(lanes v) {
+    float lane[LANES], sum = 0;
+    memcpy(lane, &v, sizeof v);
+    for (int i = 0; i < LANES; i++) sum += lane[i];
     return sum;
 }
 
@@ -31,40 +42,40 @@ static void add_row(const float *x, int64_t n, float *y) {
 }
 
 static void norm_stats(const float *x, int64_t n, bool centre, float eps, float *mean, float *inv) {
-    enum { LANES = GRAD_LANES };
-    float lane[LANES] = {0}, m = 0;
     int64_t full = n / LANES * LANES;
+    lanes sum = {0}, squares = {0};
+    float m = 0, rest = 0;
     if (centre) {
-        for (int64_t i = 0; i < full; i += LANES)
-            for (int l = 0; l < LANES; l++) lane[l] += x[i + l];
-        for (int64_t i = full; i < n; i++) lane[i - full] += x[i];
-        m = fold_lanes(lane) / (float)n;
-        for (int l = 0; l < LANES; l++) lane[l] = 0;
+        for (int64_t i = 0; i < full; i += LANES) sum += lanes_at(x + i);
+        for (int64_t i = full; i < n; i++) rest += x[i];
+        m = (fold_lanes(sum) + rest) / (float)n;
     }
-    for (int64_t i = 0; i < full; i += LANES)
-        for (int l = 0; l < LANES; l++) lane[l] += (x[i + l] - m) * (x[i + l] - m);
-    for (int64_t i = full; i < n; i++) lane[i - full] += (x[i] - m) * (x[i] - m);
+    for (int64_t i = 0; i < full; i += LANES) {
+        lanes v = lanes_at(x + i) - m;
+        squares += v * v;
+    }
+    rest = 0;
+    for (int64_t i = full; i < n; i++) rest += (x[i] - m) * (x[i] - m);
     *mean = m;
-    *inv = 1.0f / sqrtf(fold_lanes(lane) / (float)n + eps);
+    *inv = 1.0f / sqrtf((fold_lanes(squares) + rest) / (float)n + eps);
 }
 
 static void norm_grad(const float *x, const float *dy, const float *w, int64_t n, bool centre,
                       float mean, float inv, bool add, float *dx) {
-    enum { LANES = GRAD_LANES };
-    float g_sum[LANES] = {0}, gx_sum[LANES] = {0};
     int64_t full = n / LANES * LANES;
-    for (int64_t i = 0; i < full; i += LANES)
-        for (int l = 0; l < LANES; l++) {
-            float g = dy[i + l] * w[i + l];
-            g_sum[l] += g;
-            gx_sum[l] += g * ((x[i + l] - mean) * inv);
-        }
-    for (int64_t i = full; i < n; i++) {
-        float g = dy[i] * w[i];
-        g_sum[i - full] += g;
-        gx_sum[i - full] += g * ((x[i] - mean) * inv);
+    lanes g_sum = {0}, gx_sum = {0};
+    for (int64_t i = 0; i < full; i += LANES) {
+        lanes g = lanes_at(dy + i) * lanes_at(w + i);
+        g_sum += g;
+        gx_sum += g * ((lanes_at(x + i) - mean) * inv);
     }
-    float shift = centre ? fold_lanes(g_sum) / (float)n : 0, slope = fold_lanes(gx_sum) / (float)n;
+    float g_rest = 0, gx_rest = 0;
+    for (int64_t i = full; i < n; i++) {
+        g_rest += dy[i] * w[i];
+        gx_rest += dy[i] * w[i] * ((x[i] - mean) * inv);
+    }
+    float shift = centre ? (fold_lanes(g_sum) + g_rest) / (float)n : 0;
+    float slope = (fold_lanes(gx_sum) + gx_rest) / (float)n;
     if (add) {
         EACH_ALONE
         for (int64_t i = 0; i < n; i++)
@@ -86,13 +97,12 @@ static void norm_grad_columns(const float *x, const float *dy, int64_t n, float 
 }
 
 static void softmax_grad(const float *p, int64_t n, float scale, float *d) {
-    enum { LANES = GRAD_LANES };
-    float lane[LANES] = {0};
     int64_t full = n / LANES * LANES;
-    for (int64_t i = 0; i < full; i += LANES)
-        for (int l = 0; l < LANES; l++) lane[l] += p[i + l] * d[i + l];
-    for (int64_t i = full; i < n; i++) lane[i - full] += p[i] * d[i];
-    float sum = fold_lanes(lane);
+    lanes along = {0};
+    float rest = 0;
+    for (int64_t i = 0; i < full; i += LANES) along += lanes_at(p + i) * lanes_at(d + i);
+    for (int64_t i = full; i < n; i++) rest += p[i] * d[i];
+    float sum = fold_lanes(along) + rest;
     EACH_ALONE
     for (int64_t i = 0; i < n; i++) d[i] = scale * p[i] * (d[i] - sum);
 }

@@ -134,10 +134,11 @@ INLINE __mmask16 first_lanes(int64_t n) {
     return (__mmask16)((1u << n) - 1u);
 }
 
-/* `vecs` vectors of columns; all lanes of them, unless `part` says that `last` are those of the last one. */
+/* `vecs` vectors of columns; all lanes of them, unless `part` says that `last` are those of the last one.  more: a whole
+ * tile of rows follows. */
 INLINE void tile_in_place(int m, int vecs, bool part, __mmask16 last, int64_t k, const float *a,
                           int64_t a_row, int64_t a_step, const float *b, int64_t ldb, float *c,
-                          int64_t ldc, bool add) {
+                          int64_t ldc, bool add, bool more) {
     __m512 acc[MR][2];
     for (int i = 0; i < m; i++)
         for (int v = 0; v < vecs; v++) {
@@ -146,6 +147,14 @@ INLINE void tile_in_place(int m, int vecs, bool part, __mmask16 last, int64_t k,
                         : part && v + 1 == vecs ? _mm512_maskz_loadu_ps(last, at)
                                                 : _mm512_loadu_ps(at);
         }
+    /* Rows of c are fetched while there is something to compute: those that are stored at the end, or read at the
+     * beginning of the next tile. */
+    if (!add)
+        for (int i = 0; i < m; i++)
+            for (int v = 0; v < vecs; v++) __builtin_prefetch(c + i * ldc + 16 * v, 1, 3);
+    else if (more)
+        for (int i = 0; i < m; i++)
+            for (int v = 0; v < vecs; v++) __builtin_prefetch(c + (m + i) * ldc + 16 * v, 1, 3);
     for (int64_t t = 0; t < k; t++, a += a_step, b += ldb) {
         __m512 w[2];
         for (int v = 0; v < vecs; v++)
@@ -170,7 +179,8 @@ INLINE void tile_in_place(int m, int vecs, bool part, __mmask16 last, int64_t k,
 INLINE void strip_in_place(int vecs, bool part, __mmask16 last, int64_t m, int64_t k,
                            const float *a, int64_t a_row, int64_t a_step, const float *b,
                            int64_t ldb, float *c, int64_t ldc, bool add) {
-#define TILE(rows) tile_in_place(rows, vecs, part, last, k, a, a_row, a_step, b, ldb, c, ldc, add)
+#define TILE(rows)                                                                                 \
+    tile_in_place(rows, vecs, part, last, k, a, a_row, a_step, b, ldb, c, ldc, add, m >= 2 * MR)
     for (; m >= MR; m -= MR, a += MR * a_row, c += MR * ldc) TILE(MR);
     switch (m) {
     case 1: TILE(1); break;
@@ -284,12 +294,16 @@ INLINE void gemm_q(block_sums *block, int block_bytes, int m, int64_t n_block, c
 
 /* ---- conversions ---- */
 
+/* n: 1 to 16.  With a mask only where it is needed: Zen 4 takes several times as long for such a store. */
 INLINE __m512 load_part(const float *x, int64_t n) {
-    return _mm512_maskz_loadu_ps(first_lanes(n), x);
+    return n == 16 ? _mm512_loadu_ps(x) : _mm512_maskz_loadu_ps(first_lanes(n), x);
 }
 
 INLINE void store_part(float *x, int64_t n, __m512 v) {
-    _mm512_mask_storeu_ps(x, first_lanes(n), v);
+    if (n == 16)
+        _mm512_storeu_ps(x, v);
+    else
+        _mm512_mask_storeu_ps(x, first_lanes(n), v);
 }
 
 INLINE int64_t lanes_left(int64_t n) {
@@ -539,10 +553,10 @@ static void silu_mul(const float *gate, const float *up, int64_t n, float *out) 
 
 static float max_of(const float *x, int64_t n) {
     __m512 m = _mm512_set1_ps(-INFINITY);
-    for (int64_t i = 0; i < n; i += 16) {
-        __mmask16 on = first_lanes(lanes_left(n - i));
-        m = _mm512_mask_max_ps(m, on, _mm512_maskz_loadu_ps(on, x + i), m);
-    }
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) m = _mm512_max_ps(_mm512_loadu_ps(x + i), m);
+    __mmask16 rest = first_lanes(n - i);
+    m = _mm512_mask_max_ps(m, rest, _mm512_maskz_loadu_ps(rest, x + i), m);
     return high(m);
 }
 
