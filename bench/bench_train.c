@@ -93,23 +93,27 @@ static owl *open_layer(bool vit) {
     return open_model(dir);
 }
 
-/* Both passes of the ViT; d is its output's gradient. */
+/* Both passes of the ViT's layer; d is its output's gradient. */
 static void vit_once(bench *b, const float *pixels, const float *d) {
     vit_pass p;
     vit_forward(&b->run, b->m, pixels, opt.pictures, &p);
-    float *grad = op_floats(&b->run, p.rows * b->m->vit.width);
-    if (b->run.st != TY_OK) bench_stop("vit", b->run.err.text);
-    memcpy(grad, d, (size_t)(p.rows * b->m->vit.width) * sizeof *d);
-    vit_backward(&b->run, b->m, &p, grad);
+    vit_back_begin(&b->run, b->m, &p, d);
+    vit_back_layer(&b->run, b->m, &p, 0);
+    vit_back_end(&b->run, b->m, &p);
+    op_add_weight_grads(&b->run);
+    if (b->run.st == TY_OK) vit_add_embedding_grads(b->m, &p);
 }
 
 static void llm_once(bench *b, const owl_batch *batch, const float *d) {
     llm_pass p;
+    int64_t all = (int64_t)batch->n_row * b->m->llm.width;
     llm_forward(&b->run, b->m, batch, NULL, &p);
-    float *grad = op_floats(&b->run, (int64_t)batch->n_row * b->m->llm.width);
-    if (b->run.st != TY_OK) bench_stop("llm", b->run.err.text);
-    memcpy(grad, d, (size_t)batch->n_row * (size_t)b->m->llm.width * sizeof *d);
-    llm_backward(&b->run, b->m, &p, grad, NULL);
+    llm_back_begin(&b->run, b->m, &p);
+    p.d = op_floats(&b->run, all);
+    op_copy(&b->run, p.d, d, all);
+    llm_back_layer(&b->run, b->m, &p, 0);
+    op_add_weight_grads(&b->run);
+    if (b->run.st == TY_OK) llm_add_embedding_grads(b->m, &p);
 }
 
 static void owlet_once(bench *b, const owl_batch *batch) {
@@ -292,7 +296,7 @@ int main(int argc, char **argv) {
     }
     if (ty_cpu_check(&err) != TY_OK || ty_pool_create(&b.run.pool, opt.threads, &err) != TY_OK)
         bench_stop("threads", err.text);
-    b.run.arena = ty_arena_create(64 << 20); /* as the trainer does */
+    b.run.arena = ty_arena_create(PASS_ARENA_BLOCK);
     b.run.recompute = opt.recompute;
     if (!b.run.arena || !limits_measure(b.run.pool, &b.lim)) bench_stop("limits", "no memory");
     b.rep = report_open(&b.lim, ty_pool_size(b.run.pool));
@@ -301,6 +305,7 @@ int main(int argc, char **argv) {
     if (wanted("llm")) bench_llm(&b);
     if (wanted("owlet")) bench_owlet(&b);
     int missed = report_close(b.rep, opt.out);
+    train_run_clear(&b.run);
     ty_arena_destroy(&b.run.arena);
     ty_pool_destroy(&b.run.pool);
     limits_close();

@@ -92,11 +92,12 @@ static ty_status allocate(owl_batch *b, int rows, int n_sample, ty_err *err) {
     b->token = malloc(n * sizeof *b->token);
     b->visual = malloc(n * sizeof *b->visual);
     b->start = calloc((size_t)n_sample + 1, sizeof *b->start);
+    b->picture = calloc((size_t)n_sample + 1, sizeof *b->picture);
     b->order = malloc(n * sizeof *b->order);
     b->position = malloc(n * sizeof *b->position);
     b->target_row = malloc(n * sizeof *b->target_row);
     b->target = calloc(n, sizeof *b->target);
-    if (rows >= 0 && b->token && b->visual && b->start && b->order && b->position &&
+    if (rows >= 0 && b->token && b->visual && b->start && b->picture && b->order && b->position &&
         b->target_row && b->target)
         return TY_OK;
     return ty_fail(err, TY_ENOMEM, "no memory for a batch of %d samples", n_sample);
@@ -141,6 +142,7 @@ ty_status owl_batch_make(owl_batch *b, int version, int visual_rows, int n_vocab
         st = version == 2 ? splice_v2(&s, &cut) : splice_v1(&s, &cut);
         b->n_picture = s.last_picture;
         b->start[i + 1] = s.at;
+        b->picture[i + 1] = b->n_picture;
         if (st == TY_OK && s.at - b->start[i] > n_ctx)
             st = ty_fail(err, TY_ECONTEXT, "sample %d has %d positions, the model has %d", i,
                          s.at - b->start[i], n_ctx);
@@ -165,6 +167,7 @@ ty_status owl_batch_of_labels(owl_batch *b, int places, const owl_sample *sample
     int n = sample[0].n, texts = n / places;
     b->target = malloc((size_t)n_sample * (size_t)n * sizeof *b->target);
     if (!b->target) return ty_fail(err, TY_ENOMEM, "no memory for a batch of %d samples", n_sample);
+    b->n_label = n_sample * n;
     for (int i = 0; i < n_sample; i++)
         for (int k = 0; k < n; k++) {
             int32_t label = sample[i].label[k];
@@ -174,10 +177,88 @@ ty_status owl_batch_of_labels(owl_batch *b, int places, const owl_sample *sample
     return TY_OK;
 }
 
+int owl_batch_rows(const owl_batch *b, int sample) {
+    return b->start ? b->start[sample + 1] - b->start[sample] : b->n_row / b->n_sample;
+}
+
+/* ---- a part ---- */
+
+static void part_of_labels(const owl_batch *b, int first, int n, owl_batch *part) {
+    int labels = b->n_label / b->n_sample;
+    part->n_picture = n;
+    part->n_row = b->n_row / b->n_sample * n;
+    part->n_label = labels * n;
+    part->target = b->target + first * labels;
+}
+
+/* Rows of samples before `first`, of each kind: those of a part begin there. */
+static void rows_before(const owl_batch *b, int first, int *n_text, int *n_visual) {
+    *n_text = *n_visual = 0;
+    for (int t = 0; t < b->start[first]; t++) *(b->order[t] < b->n_text ? n_text : n_visual) += 1;
+}
+
+static void fill_part(const owl_batch *b, int first, int n, int visual_rows, owl_batch *part) {
+    int text0, visual0, at = b->start[first], end = b->start[first + n], target0 = 0;
+    rows_before(b, first, &text0, &visual0);
+    part->n_row = end - at;
+    for (int t = at; t < end; t++)
+        *(b->order[t] < b->n_text ? &part->n_text : &part->n_visual) += 1;
+    part->n_picture = b->picture[first + n] - b->picture[first];
+    part->token = b->token + text0;
+    for (int i = 0; i < part->n_visual; i++)
+        part->visual[i] = b->visual[visual0 + i] - b->picture[first] * visual_rows;
+    for (int i = 0; i <= n; i++) {
+        part->start[i] = b->start[first + i] - at;
+        part->picture[i] = b->picture[first + i] - b->picture[first];
+    }
+    /* Row r of the batch is here: its kind's rows from text0 or visual0 on. */
+    int to_text = -text0, to_visual = part->n_text - b->n_text - visual0;
+    for (int t = at; t < end; t++) {
+        int row = b->order[t], mine = row + (row < b->n_text ? to_text : to_visual);
+        part->order[t - at] = mine;
+        part->position[mine] = b->position[row];
+    }
+    /* Targets are in the order of the samples. */
+    for (int i = 0; i < b->n_target; i++) {
+        int row = b->target_row[i], kind0 = row < b->n_text ? text0 : b->n_text + visual0;
+        int many = row < b->n_text ? part->n_text : part->n_visual;
+        if (row < kind0) {
+            target0 = i + 1;
+        } else if (row < kind0 + many) {
+            part->target_row[part->n_target++] = row + (row < b->n_text ? to_text : to_visual);
+        }
+    }
+    part->target = b->target + target0;
+}
+
+ty_status owl_batch_part(const owl_batch *b, int first, int n, int visual_rows, int64_t pixels,
+                         ty_arena *arena, owl_batch *part, ty_err *err) {
+    *part = (owl_batch){.n_sample = n};
+    int picture = b->picture ? b->picture[first] : first;
+    part->pixels = b->pixels ? b->pixels + picture * pixels : NULL;
+    if (!b->start) {
+        part_of_labels(b, first, n, part);
+        return TY_OK;
+    }
+    size_t rows = (size_t)(b->start[first + n] - b->start[first]) + 1;
+    part->visual = ty_arena_array(arena, rows, sizeof *part->visual);
+    part->start = ty_arena_array(arena, (size_t)n + 1, sizeof *part->start);
+    part->picture = ty_arena_array(arena, (size_t)n + 1, sizeof *part->picture);
+    part->order = ty_arena_array(arena, rows, sizeof *part->order);
+    part->position = ty_arena_array(arena, rows, sizeof *part->position);
+    part->target_row = ty_arena_array(arena, rows, sizeof *part->target_row);
+    if (!part->visual || !part->start || !part->picture || !part->order || !part->position ||
+        !part->target_row)
+        return ty_fail(err, TY_ENOMEM, "no memory for a batch of %d samples", n);
+    fill_part(b, first, n, visual_rows, part);
+    return TY_OK;
+}
+
 void owl_batch_clear(owl_batch *b) {
     free(b->token);
     free(b->visual);
     free(b->start);
+    free(b->picture);
     free(b->order);
     free(b->position);
     free(b->target_row);

@@ -8,6 +8,7 @@
 #ifndef TRAIN_BATCH_H
 #define TRAIN_BATCH_H
 
+#include "common/base/arena.h"
 #include "common/base/err.h"
 
 #include <stdbool.h>
@@ -29,12 +30,14 @@ typedef struct {
     int n_row, n_text, n_visual;
     int32_t *token; /* [n_text] */
     int *visual;    /* [n_visual] picture * (Q + 1) + row of it */
-    int *start;     /* [n_sample + 1] into order */
+    int *start;     /* [n_sample + 1] into order; NULL: of labels */
+    int *picture;   /* [n_sample + 1] first picture of each sample; NULL: of labels */
     int *order;     /* [n_row] row of each position, sample by sample */
     int *position;  /* [n_row] of each row, within its sample */
     int n_target;
-    int *target_row; /* [n_target] the row that predicts, rising */
-    int32_t *target; /* [n_target] the token to predict */
+    int *target_row; /* [n_target] the row that predicts, sample by sample */
+    int32_t *target; /* [n_target] the token to predict; of labels: [n_label] */
+    int n_label;
 } owl_batch;
 
 /* Splices.  version 1 or 2 (0: no pictures), visual_rows Q + 1.  Fails: TY_EINVAL (more placeholders than
@@ -46,6 +49,12 @@ ty_status owl_batch_make(owl_batch *b, int version, int visual_rows, int n_vocab
  * n_row are the labelled places.  Fails: TY_ENOMEM. */
 ty_status owl_batch_of_labels(owl_batch *b, int places, const owl_sample *sample, int n_sample,
                               const float *pixels, ty_err *err);
+/* Samples [first, first + n) of b as a batch of their own, rows and pictures counted from 0.  Its arrays lie in the
+ * arena or in b; pixels of a picture: 3 S S.  Fails: TY_ENOMEM. */
+ty_status owl_batch_part(const owl_batch *b, int first, int n, int visual_rows, int64_t pixels,
+                         ty_arena *arena, owl_batch *part, ty_err *err);
+/* Rows of a sample: what its share of the work is measured by. */
+int owl_batch_rows(const owl_batch *b, int sample);
 void owl_batch_clear(owl_batch *b);
 
 #endif

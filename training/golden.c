@@ -251,7 +251,10 @@ static ty_status train(golden *g, train_run *r, ty_err *err) {
 ty_status golden_run(const char *dir, const char *run, const char *out, bool recompute,
                      ty_pool *pool, ty_err *err) {
     golden g = {.dir = dir, .name = run};
-    train_run r = {.pool = pool, .arena = ty_arena_create(0), .recompute = recompute};
+    train_run r = {.pool = pool,
+                   .arena = ty_arena_create(0),
+                   .parts = ty_pool_size(pool), /* so that the goldens see parts too */
+                   .recompute = recompute};
     char path[4200];
     snprintf(path, sizeof path, "%s/golden.safetensors", dir);
     ty_status st = r.arena ? TY_OK : ty_fail(err, TY_ENOMEM, "no memory");
@@ -270,6 +273,7 @@ ty_status golden_run(const char *dir, const char *run, const char *out, bool rec
     owl_close(&g.m);
     ty_safetensors_close(&g.file);
     json_decref(g.json);
+    train_run_clear(&r);
     ty_arena_destroy(&r.arena);
     return st;
 }

@@ -1,11 +1,10 @@
 /*
- * grad.c - backward of norms, activations, biases, and the loss (grad.h): rows of kernel.h, over the pool.
+ * grad.c - backward of norms, activations, biases, and the loss (grad.h): rows of kernel.h.
  */
 #include "training/grad.h"
 #include "common/math/kernel.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { TASK_ELEMENTS = 16384, COLUMNS = 64 };
@@ -13,12 +12,12 @@ enum { TASK_ELEMENTS = 16384, COLUMNS = 64 };
 /* ---- splitting ---- */
 
 typedef struct {
-    int64_t rows, n, ld, per;
-    const float *x, *dy, *w, *up;
-    float *dx, *dw, *db, *d_up;
+    int64_t rows, n, per;
+    const float *x, *dy, *w, *up, *base;
+    float *dx, *d_up;
     float *mean, *inv; /* a row's statistics */
     float eps;
-    bool add, centre;
+    bool centre;
     const int32_t *target;
     float weight;
     float *loss;
@@ -35,81 +34,64 @@ static void over_rows(ty_pool *p, job *j, void (*fn)(void *, int, int)) {
     ty_pool_run(p, (int)((j->rows + j->per - 1) / j->per), fn, j);
 }
 
-static void over_columns(ty_pool *p, job *j, void (*fn)(void *, int, int)) {
-    int tasks = (int)((j->n + COLUMNS - 1) / COLUMNS);
-    ty_pool_run(j->rows * j->n < TASK_ELEMENTS ? NULL : p, tasks, fn, j);
-}
-
 /* ---- norms ---- */
 
-static void norm_columns(void *ctx, int task, int member) {
-    const job *j = ctx;
-    const ty_kernels *kn = ty_kernels_get();
-    int64_t c0 = (int64_t)task * COLUMNS, n = j->n - c0 < COLUMNS ? j->n - c0 : COLUMNS;
-    float dw[COLUMNS] = {0}, db[COLUMNS] = {0};
-    (void)member;
-    for (int64_t r = 0; r < j->rows; r++)
-        kn->norm_grad_columns(j->x + r * j->n + c0, j->dy + r * j->n + c0, n, j->mean[r], j->inv[r],
-                              dw, db);
-    if (j->dw) kn->add_row(dw, n, j->dw + c0);
-    if (j->db) kn->add_row(db, n, j->db + c0);
-}
-
-static void norm_stats(void *ctx, int task, int member) {
-    const job *j = ctx;
-    const ty_kernels *kn = ty_kernels_get();
-    (void)member;
-    for (int64_t r = task * j->per; r < last_row(j, task); r++)
-        kn->norm_stats(j->x + r * j->n, j->n, j->centre, j->eps, &j->mean[r], &j->inv[r]);
-}
-
-static void norm_rows(void *ctx, int task, int member) {
+static void norm_task(void *ctx, int task, int member) {
     const job *j = ctx;
     const ty_kernels *kn = ty_kernels_get();
     (void)member;
     for (int64_t r = task * j->per; r < last_row(j, task); r++) {
         int64_t at = r * j->n;
-        kn->norm_grad(j->x + at, j->dy + at, j->w, j->n, j->centre, j->mean[r], j->inv[r], j->add,
-                      j->dx + at);
+        kn->norm_stats(j->x + at, j->n, j->centre, j->eps, &j->mean[r], &j->inv[r]);
+        if (j->dx)
+            kn->norm_grad(j->x + at, j->dy + at, j->w, j->n, j->centre, j->mean[r], j->inv[r],
+                          j->base ? j->base + at : NULL, j->dx + at);
     }
 }
 
-/* Columns before rows: dx may be dy. */
-static ty_status norm_backward(ty_pool *p, job *j, ty_err *err) {
-    if (j->rows <= 0) return TY_OK;
-    j->mean = malloc(2 * (size_t)j->rows * sizeof *j->mean);
-    if (!j->mean)
-        return ty_fail(err, TY_ENOMEM, "norm backward: no memory for %zu rows", (size_t)j->rows);
-    j->inv = j->mean + j->rows;
-    over_rows(p, j, norm_stats);
-    if (j->dw || j->db) over_columns(p, j, norm_columns);
-    if (j->dx) over_rows(p, j, norm_rows);
-    free(j->mean);
-    return TY_OK;
-}
-
-ty_status grad_layernorm(ty_pool *p, const float *x, const float *dy, int64_t rows, int64_t n,
-                         const float *w, float eps, float *dx, bool add, float *dw, float *db,
-                         ty_err *err) {
+void grad_norm(ty_pool *p, const float *x, const float *dy, int64_t rows, int64_t n, const float *w,
+               bool centre, float eps, const float *base, float *dx, float *mean, float *inv) {
     job j = {.rows = rows,
              .n = n,
              .x = x,
              .dy = dy,
              .w = w,
-             .eps = eps,
-             .centre = true,
+             .base = base,
              .dx = dx,
-             .add = add,
-             .dw = dw,
-             .db = db};
-    return norm_backward(p, &j, err);
+             .mean = mean,
+             .inv = inv,
+             .eps = eps,
+             .centre = centre};
+    over_rows(p, &j, norm_task);
 }
 
-ty_status grad_rmsnorm(ty_pool *p, const float *x, const float *dy, int64_t rows, int64_t n,
-                       const float *w, float eps, float *dx, bool add, float *dw, ty_err *err) {
-    job j = {
-        .rows = rows, .n = n, .x = x, .dy = dy, .w = w, .eps = eps, .dx = dx, .add = add, .dw = dw};
-    return norm_backward(p, &j, err);
+void grad_norm_weights(const float *x, const float *dy, int64_t rows, int64_t n, int64_t ld,
+                       const float *mean, const float *inv, float *dw, float *db) {
+    const ty_kernels *kn = ty_kernels_get();
+    float w[COLUMNS], b[COLUMNS];
+    for (int64_t c = 0; c < n; c += COLUMNS) {
+        int64_t some = n - c < COLUMNS ? n - c : COLUMNS;
+        size_t bytes = (size_t)some * sizeof *w;
+        for (int64_t i = 0; i < some; i++) {
+            w[i] = dw ? dw[c + i] : 0;
+            b[i] = db ? db[c + i] : 0;
+        }
+        for (int64_t r = 0; r < rows; r++)
+            kn->norm_grad_columns(x + r * ld + c, dy + r * ld + c, some, mean[r], inv[r], w, b);
+        if (dw) memcpy(dw + c, w, bytes);
+        if (db) memcpy(db + c, b, bytes);
+    }
+}
+
+void grad_bias(const float *dy, int64_t rows, int64_t n, int64_t ld, float *sum) {
+    const ty_kernels *kn = ty_kernels_get();
+    float some_sum[COLUMNS];
+    for (int64_t c = 0; c < n; c += COLUMNS) {
+        int64_t some = n - c < COLUMNS ? n - c : COLUMNS;
+        memcpy(some_sum, sum + c, (size_t)some * sizeof *sum);
+        for (int64_t r = 0; r < rows; r++) kn->add_row(dy + r * ld + c, some, some_sum);
+        memcpy(sum + c, some_sum, (size_t)some * sizeof *sum);
+    }
 }
 
 /* ---- activations ---- */
@@ -138,21 +120,6 @@ void grad_silu_mul(ty_pool *p, const float *gate, const float *up, const float *
                    float *d_gate, float *d_up) {
     job j = {.rows = n, .n = 1, .x = gate, .up = up, .dy = dy, .dx = d_gate, .d_up = d_up};
     over_rows(p, &j, silu_mul_task);
-}
-
-static void bias_task(void *ctx, int task, int member) {
-    const job *j = ctx;
-    const ty_kernels *kn = ty_kernels_get();
-    (void)member;
-    int64_t c0 = (int64_t)task * COLUMNS, n = j->n - c0 < COLUMNS ? j->n - c0 : COLUMNS;
-    float sum[COLUMNS] = {0};
-    for (int64_t r = 0; r < j->rows; r++) kn->add_row(j->dy + r * j->ld + c0, n, sum);
-    kn->add_row(sum, n, j->db + c0);
-}
-
-void grad_bias(ty_pool *p, const float *dy, int64_t rows, int64_t n, int64_t ld, float *sum) {
-    job j = {.rows = rows, .n = n, .ld = ld, .dy = dy, .db = sum};
-    over_columns(p, &j, bias_task);
 }
 
 /* ---- loss ---- */

@@ -4,9 +4,7 @@
  * they are recomputed) and the gradient of its output.
  *
  * All f32, row-major, rows spread over the pool (NULL: the caller alone).  Sums over rows (gradients
- * of weights) are made column by column, each in the order of the rows, so their bits do not depend on
- * the number of threads.  Gradients of weights are added to; gradients of inputs are written, unless
- * `add`.
+ * of weights, which are added to) are the caller's alone, and each a chain in the order of the rows.
  */
 #ifndef TRAIN_GRAD_H
 #define TRAIN_GRAD_H
@@ -15,22 +13,21 @@
 
 #include <stdbool.h>
 
-/* y = (x - mean) / sqrt(var + eps) * w + b.  dx may be dy; dx, dw and db may be NULL.
- *   x, dy, dx [rows, n]; w, dw, db [n].  Fails: TY_ENOMEM (two numbers a row). */
-ty_status grad_layernorm(ty_pool *p, const float *x, const float *dy, int64_t rows, int64_t n,
-                         const float *w, float eps, float *dx, bool add, float *dw, float *db,
-                         ty_err *err);
-/* y = x / sqrt(mean(x^2) + eps) * w. */
-ty_status grad_rmsnorm(ty_pool *p, const float *x, const float *dy, int64_t rows, int64_t n,
-                       const float *w, float eps, float *dx, bool add, float *dw, ty_err *err);
+/* y = (x - mean) inv w (+ b), mean and inv = 1 / sqrt(var + eps) of a row; without `centre` mean is 0: an RMSNorm.
+ * dx = base (NULL: 0) + the gradient of x; dx may be dy or base, NULL: nobody wants it.  mean, inv [rows] are written.
+ *   x, dy, base, dx [rows, n]; w [n] */
+void grad_norm(ty_pool *p, const float *x, const float *dy, int64_t rows, int64_t n, const float *w,
+               bool centre, float eps, const float *base, float *dx, float *mean, float *inv);
+/* dw += sum of dy (x - mean) inv, db += sum of dy, of n columns of rows ld apart; either may be NULL. */
+void grad_norm_weights(const float *x, const float *dy, int64_t rows, int64_t n, int64_t ld,
+                       const float *mean, const float *inv, float *dw, float *db);
+/* sum[c] += sum over rows of dy[r][c]: the gradient of a bias; n columns of rows ld apart. */
+void grad_bias(const float *dy, int64_t rows, int64_t n, int64_t ld, float *sum);
 /* y = x sigmoid(1.702 x), n elements; dx may be dy. */
 void grad_quick_gelu(ty_pool *p, const float *x, const float *dy, int64_t n, float *dx);
 /* y = silu(gate) up, n elements; d_up may be dy. */
 void grad_silu_mul(ty_pool *p, const float *gate, const float *up, const float *dy, int64_t n,
                    float *d_gate, float *d_up);
-/* sum[c] += sum over rows of dy[r][c]: the gradient of a bias; rows ld apart. */
-void grad_bias(ty_pool *p, const float *dy, int64_t rows, int64_t n, int64_t ld, float *sum);
-
 /*
  * Cross-entropy of rows of logits, in place: logits become their gradient,
  *     (softmax(logits[r]) - onehot(target[r])) * weight

@@ -1,5 +1,6 @@
 /*
- * ops.c - the operations of a pass: layers of owl.h on rows, forward and backward (pass.h).
+ * ops.c - the operations of a pass: layers of owl.h on rows, forward and backward (pass.h).  A backward computes the
+ * gradients of inputs, and notes what it has of the weights' (weight_grads.h).
  */
 #include "training/pass.h"
 #include "common/math/kernel.h"
@@ -11,10 +12,6 @@
 
 void op_fail(train_run *r, ty_status st) {
     if (r->st == TY_OK) r->st = st;
-}
-
-void op_complete(train_run *r, const param *first) {
-    if (r->st == TY_OK && r->complete) r->complete(r->ctx, first);
 }
 
 float *op_floats(train_run *r, int64_t n) {
@@ -79,23 +76,16 @@ static void times_w_back(train_run *r, const param *w, const float *dy, int64_t 
     product(r, &m);
 }
 
+static void note(train_run *r, weight_grad g) {
+    if (r->st != TY_OK) return;
+    g.n_text = r->n_text >= 0 && r->n_text < g.rows ? r->n_text : g.rows;
+    op_fail(r, weight_grads_note(&r->later, &g, &r->err));
+}
+
 /* w's gradient += dy^T x */
 static void weight_gradient(train_run *r, param *w, const float *x, const float *dy, int64_t rows) {
-    if (!w->grad) return;
-    w->touched = true;
-    ty_matmul m = {.M = out_of(w),
-                   .N = in_of(w),
-                   .K = rows,
-                   .a = dy,
-                   .lda = out_of(w),
-                   .a_stored_km = true,
-                   .b = x,
-                   .b_type = TY_F32,
-                   .ldb = in_of(w),
-                   .c = w->grad,
-                   .ldc = in_of(w),
-                   .add = true};
-    product(r, &m);
+    if (w->grad)
+        note(r, (weight_grad){.kind = WEIGHT_PRODUCT, .w = w, .x = x, .dy = dy, .rows = rows});
 }
 
 enum { PIECE = 1 << 14 }; /* elements that are worth another thread */
@@ -191,12 +181,10 @@ static void low_rank_back(train_run *r, const owl_linear *l, const float *x, con
 
 void op_linear_back(train_run *r, const owl_linear *l, const float *x, const float *dy,
                     int64_t rows, float *dx, bool add) {
-    if (r->st != TY_OK || rows <= 0) return;
+    if (r->st != TY_OK) return;
     weight_gradient(r, l->w, x, dy, rows);
-    if (l->b && l->b->grad) {
-        l->b->touched = true;
-        grad_bias(r->pool, dy, rows, l->b->count, l->b->count, l->b->grad);
-    }
+    if (l->b && l->b->grad)
+        note(r, (weight_grad){.kind = WEIGHT_BIAS, .w = l->b, .dy = dy, .rows = rows});
     if (dx) times_w_back(r, l->w, dy, rows, dx, add);
     if (l->lora_a) low_rank_back(r, l, x, dy, rows, dx);
 }
@@ -210,16 +198,26 @@ void op_norm(train_run *r, const owl_norm *n, const float *x, int64_t rows, floa
 }
 
 void op_norm_back(train_run *r, const owl_norm *n, const float *x, const float *dy, int64_t rows,
-                  float *dx, bool add) {
-    if (r->st != TY_OK || rows <= 0) return;
-    if (n->w->grad) n->w->touched = true;
-    if (n->b && n->b->grad) n->b->touched = true;
-    if (n->b)
-        op_fail(r, grad_layernorm(r->pool, x, dy, rows, n->w->count, n->w->value, n->eps, dx, add,
-                                  n->w->grad, n->b->grad, &r->err));
-    else
-        op_fail(r, grad_rmsnorm(r->pool, x, dy, rows, n->w->count, n->w->value, n->eps, dx, add,
-                                n->w->grad, &r->err));
+                  const float *base, float *dx) {
+    float *mean = op_floats(r, 2 * rows), *inv = mean + rows;
+    if (r->st != TY_OK) return;
+    grad_norm(r->pool, x, dy, rows, n->w->count, n->w->value, n->b != NULL, n->eps, base, dx, mean,
+              inv);
+    if (n->w->grad || (n->b && n->b->grad))
+        note(r, (weight_grad){.kind = WEIGHT_NORM,
+                              .w = n->w,
+                              .b = n->b,
+                              .x = x,
+                              .dy = dy,
+                              .mean = mean,
+                              .inv = inv,
+                              .rows = rows});
+}
+
+void op_add_weight_grads(train_run *r) {
+    weight_grads *mine = &r->later;
+    if (r->st == TY_OK)
+        op_fail(r, weight_grads_add(&mine, 1, r->pool, r->products, &r->flops, &r->err));
 }
 
 void op_add(train_run *r, float *y, const float *x, int64_t n) {

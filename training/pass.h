@@ -1,15 +1,18 @@
 /*
  * pass.h - a batch through the model and back.
  *
- *     pass p;
- *     pass_init(&p, model, pool, ...);
- *     for each micro-batch: pass_run(&p, batch, weight, ...)     gradients add up in the parameters
- *     pass_clear(&p);
+ *     train_run r = {.pool = ..., .arena = ...};
+ *     for each micro-batch: pass_run(&r, model, batch, ...)     gradients add up in the parameters
+ *     train_run_clear(&r);
  *
- * Each tower has a file: forward, which fills a record of what its backward needs, and backward, which
- * reads it from the last operation to the first.  Activations are in one arena, taken anew for each
- * pass.  With `recompute` only the inputs of layers are kept, and a layer runs forward again before it
- * runs backward: a third more work, a tenth of the memory.
+ * Each tower has a file: forward, which fills a record of what its backward needs, and the steps of its
+ * backward, which read it from the last operation to the first: begin, the layers from the last on, end.
+ * Behind each step the gradients of weights that it noted are added (weight_grads.h).  Activations are in
+ * one arena, taken anew for each pass.  With `recompute` only the inputs of layers are kept, and a layer
+ * runs forward again before it runs backward: a third more work, a tenth of the memory.
+ *
+ * Where a small model has enough samples, each thread takes a part of them through all towers by itself:
+ * threads then meet once a layer, not once an operation.  The bits are the same.
  *
  * Operations take a train_run and do nothing once one has failed: the first failure is kept, as in
  * ty_buf.
@@ -22,10 +25,14 @@
 #include "common/math/pool.h"
 #include "training/batch.h"
 #include "training/owl.h"
+#include "training/weight_grads.h"
+
+typedef struct pass_part pass_part;
 
 typedef struct {
     ty_pool *pool;
     ty_arena *arena;
+    int parts; /* threads that take samples by themselves; 0: as is worth it, else at most so many */
     bool recompute;
     ty_products products; /* of layers and weight gradients; attention's own stay f32 */
     double lora_dropout;  /* of adapters' inputs, while there is a backward; 0: none */
@@ -38,7 +45,18 @@ typedef struct {
     void *ctx;
     ty_status st;
     ty_err err;
+    /* The pass's own. */
+    weight_grads later;
+    int64_t n_text; /* rows of text before those of pictures; -1: all rows are of one kind */
+    pass_part *part;
+    int n_part;
 } train_run;
+
+/* Blocks of an arena for activations: they lie on huge pages. */
+enum { PASS_ARENA_BLOCK = 32 << 20 };
+
+/* What the pass holds between batches; pool and arena are the caller's. */
+void train_run_clear(train_run *r);
 
 /* ---- operations (ops.c) ---- */
 
@@ -46,16 +64,19 @@ typedef struct {
 float *op_floats(train_run *r, int64_t n);
 /* y [rows, out] = l(x [rows, in]); dense. */
 void op_linear(train_run *r, const owl_linear *l, const float *x, int64_t rows, float *y);
-/* Gradients of l's parameters where they train; dx (may be NULL) is written, or added to. */
+/* Notes the gradients of l's parameters where they train: x and dy must stay.  dx (may be NULL) is written, or added
+ * to; it is neither of them. */
 void op_linear_back(train_run *r, const owl_linear *l, const float *x, const float *dy,
                     int64_t rows, float *dx, bool add);
 void op_norm(train_run *r, const owl_norm *n, const float *x, int64_t rows, float *y);
+/* Notes as well; dx = base (NULL: 0) + the gradient of x. */
 void op_norm_back(train_run *r, const owl_norm *n, const float *x, const float *dy, int64_t rows,
-                  float *dx, bool add);
+                  const float *base, float *dx);
+/* Adds what the run has noted: where it is the only one. */
+void op_add_weight_grads(train_run *r);
 void op_copy(train_run *r, float *y, const float *x, int64_t n);
 void op_add(train_run *r, float *y, const float *x, int64_t n); /* y += x */
 void op_fail(train_run *r, ty_status st);                       /* keeps r->err's text */
-void op_complete(train_run *r, const param *first);             /* calls r->complete */
 
 /* ---- the vision transformer (pass_vit.c) ---- */
 
@@ -70,6 +91,8 @@ typedef struct {
     float **x;                 /* [n_layer + 1] the residual stream before each layer */
     vit_kept *kept;            /* [n_layer], or one that all share when recomputing */
     float *features;           /* [rows, C] */
+    /* Of the backward: the gradient of what is below the steps done, and where the next layer works. */
+    float *d, *d_middle, *d_below, *plane, *plane2, *wide, *dqkv;
 } vit_pass;
 
 /* pixels [n, 3, S, S] */
@@ -78,8 +101,12 @@ void vit_forward(train_run *r, const owl *m, const float *pixels, int n, vit_pas
  * alone. */
 double vit_cells_loss(train_run *r, const owl *m, const owl_batch *b, const vit_pass *p,
                       float weight, float *d);
-/* d [rows, C]: the gradient of features; overwritten. */
-void vit_backward(train_run *r, const owl *m, vit_pass *p, float *d);
+/* The steps of the backward.  d [rows, C]: the gradient of features. */
+void vit_back_begin(train_run *r, const owl *m, vit_pass *p, const float *d);
+void vit_back_layer(train_run *r, const owl *m, vit_pass *p, int i);
+void vit_back_end(train_run *r, const owl *m, vit_pass *p);
+/* Then: what class token and positions get; one pass at a time, in the order of the pictures. */
+void vit_add_embedding_grads(const owl *m, const vit_pass *p);
 
 /* ---- the abstractor (pass_abstractor.c) ---- */
 
@@ -96,14 +123,22 @@ typedef struct {
     int *q_start, *kv_start;
     float *fc;     /* [rows, D] */
     float *tokens; /* [n, Q + 1, D] */
+    /* Of the backward, as in vit_pass; d_features [n, n_token, C] is NULL when nobody below trains. */
+    const float *d_tokens;
+    float *d, *d_y, *d_normed, *d_below, *d_features;
+    float *plane, *d_ctx, *dq, *wide, *wide2, *wide3, *kv, *dk, *dv, *image;
 } abstractor_pass;
 
 /* features [n, n_token, C] */
 void abstractor_forward(train_run *r, const owl *m, const float *features, int n, int n_token,
                         abstractor_pass *p);
-/* d [n, Q + 1, D]; d_features [n, n_token, C] is written, NULL when nobody below trains. */
-void abstractor_backward(train_run *r, const owl *m, abstractor_pass *p, const float *d,
-                         float *d_features);
+/* The steps of the backward.  d [n, Q + 1, D]: the gradient of tokens, which stays; below: d_features is wanted. */
+void abstractor_back_begin(train_run *r, const owl *m, abstractor_pass *p, const float *d,
+                           bool below);
+void abstractor_back_layer(train_run *r, const owl *m, abstractor_pass *p, int i);
+/* What the end row gets, behind `begin`, and the queries, behind the layers; one pass at a time. */
+void abstractor_add_end_grads(const owl *m, const abstractor_pass *p);
+void abstractor_add_query_grads(const owl *m, const abstractor_pass *p);
 
 /* The loss over rows (batch.h) times weight: the square of what lies between each token and the LLM's embedding of its
  * piece, as a share of that embedding's own; and its gradient: d as tokens, NULL: the loss alone. */
@@ -120,17 +155,23 @@ typedef struct {
     const owl_batch *b;
     float **x; /* [n_layer + 1] */
     llm_kept *kept;
-    double loss; /* sum over targets, not yet weighted */
+    /* Of the backward, as in vit_pass. */
+    float *d, *d_middle, *d_below, *plane, *plane2, *dq, *dk, *dv, *wide, *wide2;
 } llm_pass;
 
 /* tokens [n_picture, Q + 1, D] (NULL without visual rows).  Runs the layers; no loss yet. */
 void llm_forward(train_run *r, const owl *m, const owl_batch *b, const float *tokens, llm_pass *p);
-/* The loss of every target times `weight`, and its gradient: head and final norm are run and run back
- * in pieces, so that logits are never stored whole.  d [n_row, D] (NULL: the loss alone) is the
- * gradient of the last layer's output. */
-void llm_loss(train_run *r, const owl *m, llm_pass *p, float weight, float *d);
-/* d as llm_loss left it; overwritten.  d_tokens as tokens, written; NULL when nobody below trains. */
-void llm_backward(train_run *r, const owl *m, llm_pass *p, float *d, float *d_tokens);
+/* The summed loss of every target of all n passes, and the gradients of `weight` times it: head and final norm are
+ * run and run back in pieces, so that logits are never stored whole.  backward: each pass gets its d [n_row, D],
+ * the gradient of the last layer's output. */
+double llm_loss(train_run *r, const owl *m, llm_pass *const *p, int n, float weight, bool backward);
+/* The steps of the backward, down to the lowest layer that is needed: below: the gradient of x[0] is wanted. */
+void llm_back_begin(train_run *r, const owl *m, llm_pass *p);
+int llm_lowest_layer(const owl *m, bool below);
+void llm_back_layer(train_run *r, const owl *m, llm_pass *p, int i);
+/* Then: d_tokens as tokens, written; what the embeddings get; one pass at a time. */
+void llm_back_tokens(const owl *m, const llm_pass *p, float *d_tokens);
+void llm_add_embedding_grads(const owl *m, const llm_pass *p);
 
 /* ---- all of it (pass.c) ---- */
 

@@ -7,6 +7,7 @@
  *     y = xn + out_proj(attention)                  the residual is the normed x
  *     x' = y + w2(ffn_ln(silu(w1 z) w3 z)), z = norm2(y)
  */
+#include "common/math/kernel.h"
 #include "common/math/nn.h"
 #include "training/grad.h"
 #include "training/pass.h"
@@ -127,79 +128,6 @@ void abstractor_forward(train_run *r, const owl *m, const float *features, int n
     }
 }
 
-/* What the layers of one backward work in. */
-typedef struct {
-    float *plane, *ctx, *dq; /* [rows, C] */
-    float *wide, *wide2;     /* [rows, F] */
-    float *kv, *dk, *dv;     /* [kv_rows, C] */
-    float *image;            /* [n n_token, C] */
-} room;
-
-/* d_kv, the gradient of kv_in, to its two parts: the queries' is added to dxn, the image's goes through
- * normk. */
-static void kv_back(train_run *r, const owl *m, const owl_abstractor_layer *l,
-                    const abstractor_pass *p, const room *w, float *dxn, float *d_features) {
-    int64_t c = m->abstractor.width, q = m->abstractor.n_query * c, e = p->n_token * c;
-    if (r->st != TY_OK) return;
-    for (int b = 0; b < p->n; b++) {
-        const float *kv = w->kv + b * (q + e);
-        for (int64_t i = 0; i < q; i++) dxn[b * q + i] += kv[i];
-        memcpy(w->image + b * e, kv + q, (size_t)e * sizeof *kv);
-    }
-    op_norm_back(r, &l->normk, p->features, w->image, (int64_t)p->n * p->n_token, d_features, true);
-}
-
-/* d: the gradient of the layer's output, becomes that of its input. */
-static void layer_backward(train_run *r, const owl *m, const abstractor_pass *p, int i,
-                           const abstractor_kept *k, float *d, const room *w, float *d_features) {
-    const owl_abstractor_layer *l = &m->abstractor_layer[i];
-    const ty_abstractor_dims *n = &m->abstractor;
-    int64_t c = n->width, head = c / n->n_head;
-    op_linear_back(r, &l->w2, k->mlp, d, p->rows, w->wide, false);
-    op_norm_back(r, &l->ffn_ln, k->act, w->wide, p->rows, w->wide, false);
-    if (r->st == TY_OK)
-        grad_silu_mul(r->pool, k->gate, k->up, w->wide, p->rows * n->n_ff, w->wide2, w->wide);
-    op_linear_back(r, &l->w1, k->normed2, w->wide2, p->rows, w->plane, false);
-    op_linear_back(r, &l->w3, k->normed2, w->wide, p->rows, w->plane, true);
-    op_norm_back(r, &l->norm2, k->y, w->plane, p->rows, d, true);
-    op_linear_back(r, &l->out_proj, k->ctx, d, p->rows, w->ctx, false);
-    if (r->st != TY_OK) return;
-    grad_attention a = {.q = k->q,
-                        .k = k->k,
-                        .v = k->v,
-                        .ldq = c,
-                        .ldk = c,
-                        .ldv = c,
-                        .hdq = head,
-                        .hdk = head,
-                        .hdv = head,
-                        .n_seq = p->n,
-                        .n_head = n->n_head,
-                        .d = (int)head,
-                        .q_start = p->q_start,
-                        .kv_start = p->kv_start,
-                        .scale = 1.0f / sqrtf((float)head)};
-    op_fail(r, attention_backward(r->pool, &a, w->ctx, c, w->dq, w->dk, w->dv, &r->err));
-    op_linear_back(r, &l->query, k->q_in, w->dq, p->rows, d, true);
-    op_linear_back(r, &l->key, k->k_in, w->dk, p->kv_rows, w->kv, false);
-    op_linear_back(r, &l->value, k->kv_in, w->dv, p->kv_rows, w->kv, true);
-    kv_back(r, m, l, p, w, d, d_features);
-    op_norm_back(r, &l->norm1, p->x[i], d, p->rows, d, false);
-}
-
-/* d [n, Q + 1, D] to visual_fc's rows and to the end row, which all pictures share. */
-static void tokens_back(train_run *r, const owl *m, const abstractor_pass *p, const float *d,
-                        float *dx) {
-    int64_t width = m->abstractor.n_out, out = m->abstractor.n_query * width;
-    if (r->st != TY_OK) return;
-    m->eos->touched = true;
-    for (int b = 0; b < p->n; b++, d += out + width) {
-        memcpy(p->fc + b * out, d, (size_t)out * sizeof *d);
-        for (int64_t i = 0; i < width && m->eos->grad; i++) m->eos->grad[i] += d[out + i];
-    }
-    op_linear_back(r, &m->visual_fc, p->x[m->abstractor.n_layer], p->fc, p->rows, dx, false);
-}
-
 double abstractor_rows_loss(train_run *r, const owl *m, const owl_batch *b,
                             const abstractor_pass *p, float weight, float *d) {
     int64_t width = m->abstractor.n_out, rows = (int64_t)p->n * (m->abstractor.n_query + 1);
@@ -221,26 +149,111 @@ double abstractor_rows_loss(train_run *r, const owl *m, const owl_batch *b,
     return sum;
 }
 
-void abstractor_backward(train_run *r, const owl *m, abstractor_pass *p, const float *d,
-                         float *d_features) {
+/* ---- backward ---- */
+
+static void take_room(train_run *r, const owl *m, abstractor_pass *p, bool below) {
     const ty_abstractor_dims *n = &m->abstractor;
     int64_t plane = p->rows * n->width, kv = p->kv_rows * n->width, wide = p->rows * n->n_ff;
-    int64_t image = (int64_t)p->n * p->n_token * n->width, queries = (int64_t)n->n_query * n->width;
-    float *dx = op_floats(r, plane);
-    room w = {op_floats(r, plane), op_floats(r, plane), op_floats(r, plane),
-              op_floats(r, wide),  op_floats(r, wide),  op_floats(r, kv),
-              op_floats(r, kv),    op_floats(r, kv),    op_floats(r, image)};
+    int64_t image = (int64_t)p->n * p->n_token * n->width;
+    float **planes[] = {&p->d, &p->d_y, &p->d_normed, &p->d_below, &p->plane, &p->d_ctx, &p->dq};
+    for (size_t i = 0; i < sizeof planes / sizeof *planes; i++) *planes[i] = op_floats(r, plane);
+    p->wide = op_floats(r, wide);
+    p->wide2 = op_floats(r, wide);
+    p->wide3 = op_floats(r, wide);
+    p->kv = op_floats(r, kv);
+    p->dk = op_floats(r, kv);
+    p->dv = op_floats(r, kv);
+    p->image = op_floats(r, image);
+    p->d_features = below ? op_floats(r, image) : NULL;
+    if (p->d_features) memset(p->d_features, 0, (size_t)image * sizeof *p->d_features);
+}
+
+void abstractor_back_begin(train_run *r, const owl *m, abstractor_pass *p, const float *d,
+                           bool below) {
+    int64_t width = m->abstractor.n_out, out = m->abstractor.n_query * width;
+    take_room(r, m, p, below);
     if (r->st != TY_OK) return;
-    if (d_features) memset(d_features, 0, (size_t)image * sizeof *d_features);
-    tokens_back(r, m, p, d, dx);
-    for (int i = n->n_layer - 1; i >= 0 && r->st == TY_OK; i--) {
-        abstractor_kept *k = &p->kept[r->recompute ? 0 : i];
-        if (r->recompute) layer_forward(r, m, p, i, k, NULL);
-        layer_backward(r, m, p, i, k, dx, &w, d_features);
-        op_complete(r, m->abstractor_layer[i].norm1.w);
+    p->d_tokens = d;
+    for (int b = 0; b < p->n;
+         b++) /* visual_fc's rows: all but the end row, which all pictures share */
+        memcpy(p->fc + b * out, d + b * (out + width), (size_t)out * sizeof *d);
+    op_linear_back(r, &m->visual_fc, p->x[m->abstractor.n_layer], p->fc, p->rows, p->d, false);
+}
+
+/* The gradient of kv_in to its two parts: the queries' is added to d_normed, the image's goes through normk. */
+static void kv_back(train_run *r, const owl *m, const owl_abstractor_layer *l,
+                    const abstractor_pass *p) {
+    int64_t c = m->abstractor.width, q = m->abstractor.n_query * c, e = p->n_token * c;
+    const ty_kernels *kn = ty_kernels_get();
+    if (r->st != TY_OK) return;
+    for (int b = 0; b < p->n; b++) {
+        const float *kv = p->kv + b * (q + e);
+        kn->add_row(kv, q, p->d_normed + b * q);
+        memcpy(p->image + b * e, kv + q, (size_t)e * sizeof *kv);
     }
+    op_norm_back(r, &l->normk, p->features, p->image, (int64_t)p->n * p->n_token, p->d_features,
+                 p->d_features);
+}
+
+static void attend_back(train_run *r, const owl *m, const abstractor_pass *p,
+                        const abstractor_kept *k) {
+    int64_t c = m->abstractor.width, head = c / m->abstractor.n_head;
     if (r->st != TY_OK) return;
-    m->query->touched = true;
+    grad_attention a = {.q = k->q,
+                        .k = k->k,
+                        .v = k->v,
+                        .ldq = c,
+                        .ldk = c,
+                        .ldv = c,
+                        .hdq = head,
+                        .hdk = head,
+                        .hdv = head,
+                        .n_seq = p->n,
+                        .n_head = m->abstractor.n_head,
+                        .d = (int)head,
+                        .q_start = p->q_start,
+                        .kv_start = p->kv_start,
+                        .scale = 1.0f / sqrtf((float)head)};
+    op_fail(r, attention_backward(r->pool, &a, p->d_ctx, c, p->dq, p->dk, p->dv, &r->err));
+}
+
+void abstractor_back_layer(train_run *r, const owl *m, abstractor_pass *p, int i) {
+    const owl_abstractor_layer *l = &m->abstractor_layer[i];
+    abstractor_kept *k = &p->kept[r->recompute ? 0 : i];
+    int64_t c = m->abstractor.width, f = m->abstractor.n_ff;
+    if (r->recompute) layer_forward(r, m, p, i, k, NULL);
+    op_linear_back(r, &l->w2, k->mlp, p->d, p->rows, p->wide, false);
+    op_norm_back(r, &l->ffn_ln, k->act, p->wide, p->rows, NULL, p->wide3);
+    if (r->st == TY_OK)
+        grad_silu_mul(r->pool, k->gate, k->up, p->wide3, p->rows * f, p->wide2, p->wide3);
+    op_linear_back(r, &l->w1, k->normed2, p->wide2, p->rows, p->plane, false);
+    op_linear_back(r, &l->w3, k->normed2, p->wide3, p->rows, p->plane, true);
+    op_norm_back(r, &l->norm2, k->y, p->plane, p->rows, p->d, p->d_y);
+    op_linear_back(r, &l->out_proj, k->ctx, p->d_y, p->rows, p->d_ctx, false);
+    attend_back(r, m, p, k);
+    op_copy(r, p->d_normed, p->d_y, p->rows * c);
+    op_linear_back(r, &l->query, k->q_in, p->dq, p->rows, p->d_normed, true);
+    op_linear_back(r, &l->key, k->k_in, p->dk, p->kv_rows, p->kv, false);
+    op_linear_back(r, &l->value, k->kv_in, p->dv, p->kv_rows, p->kv, true);
+    kv_back(r, m, l, p);
+    op_norm_back(r, &l->norm1, p->x[i], p->d_normed, p->rows, NULL, p->d_below);
+    float *free_now = p->d;
+    p->d = p->d_below;
+    p->d_below = free_now;
+}
+
+void abstractor_add_end_grads(const owl *m, const abstractor_pass *p) {
+    int64_t width = m->abstractor.n_out, tokens = (m->abstractor.n_query + 1) * width;
+    const ty_kernels *kn = ty_kernels_get();
+    if (p->n > 0) m->eos->touched = true;
+    for (int b = 0; b < p->n && m->eos->grad; b++)
+        kn->add_row(p->d_tokens + (b + 1) * tokens - width, width, m->eos->grad);
+}
+
+void abstractor_add_query_grads(const owl *m, const abstractor_pass *p) {
+    int64_t queries = (int64_t)m->abstractor.n_query * m->abstractor.width;
+    const ty_kernels *kn = ty_kernels_get();
+    if (p->n > 0) m->query->touched = true;
     for (int b = 0; b < p->n && m->query->grad; b++)
-        for (int64_t i = 0; i < queries; i++) m->query->grad[i] += dx[b * queries + i];
+        kn->add_row(p->d + b * queries, queries, m->query->grad);
 }

@@ -4,6 +4,7 @@
  * Rows of text and rows of pictures are two runs of memory (batch.h).  In v2 each run goes through its
  * own copy of the norms and of the K and V projections; all else, and all of v1, takes the rows as one.
  */
+#include "common/math/kernel.h"
 #include "common/math/nn.h"
 #include "training/grad.h"
 #include "training/pass.h"
@@ -29,13 +30,22 @@ static void each_norm(train_run *r, const owl *m, const owl_batch *b, const owl_
     }
 }
 
+/* Weights of one way see rows of one kind; returns what to go back to. */
+static int64_t enter_ways(train_run *r, const owl *m) {
+    int64_t n_text = r->n_text;
+    if (m->n_way > 1) r->n_text = -1;
+    return n_text;
+}
+
 static void each_norm_back(train_run *r, const owl *m, const owl_batch *b, const owl_norm *n,
-                           const float *x, const float *dy, float *dx) {
+                           const float *x, const float *dy, const float *base, float *dx) {
+    int64_t n_text = enter_ways(r, m);
     for (int w = 0; w < m->n_way && r->st == TY_OK; w++) {
         run_of_rows s = rows_of(m, b, w);
         int64_t at = s.first * m->llm.width;
-        op_norm_back(r, &n[w], x + at, dy + at, s.n, dx + at, true);
+        op_norm_back(r, &n[w], x + at, dy + at, s.n, base + at, dx + at);
     }
+    r->n_text = n_text;
 }
 
 static void each_linear(train_run *r, const owl *m, const owl_batch *b, const owl_linear *l,
@@ -48,11 +58,13 @@ static void each_linear(train_run *r, const owl *m, const owl_batch *b, const ow
 
 static void each_linear_back(train_run *r, const owl *m, const owl_batch *b, const owl_linear *l,
                              const float *x, const float *dy, float *dx) {
+    int64_t n_text = enter_ways(r, m);
     for (int w = 0; w < m->n_way && r->st == TY_OK; w++) {
         run_of_rows s = rows_of(m, b, w);
         int64_t at = s.first * m->llm.width;
         op_linear_back(r, &l[w], x + at, dy + at, s.n, dx + at, true);
     }
+    r->n_text = n_text;
 }
 
 /* Turns every row by its position; back: the other way round, which is the gradient. */
@@ -129,35 +141,6 @@ static void layer_forward(train_run *r, const owl *m, const llm_pass *p, int i, 
     op_add(r, out, k->middle, n * c);
 }
 
-/* What the layers of one backward work in. */
-typedef struct {
-    float *plane, *dq, *dk, *dv, *wide, *wide2;
-} room;
-
-/* d: the gradient of the layer's output, becomes that of its input. */
-static void layer_backward(train_run *r, const owl *m, const llm_pass *p, int i, const llm_kept *k,
-                           float *d, const room *w) {
-    const owl_llm_layer *l = &m->llm_layer[i];
-    const owl_batch *b = p->b;
-    int64_t n = b->n_row, c = m->llm.width;
-    op_linear_back(r, &l->down, k->act, d, n, w->wide, false);
-    if (r->st == TY_OK)
-        grad_silu_mul(r->pool, k->gate, k->up, w->wide, n * m->llm.n_ff, w->wide2, w->wide);
-    op_linear_back(r, &l->gate, k->normed2, w->wide2, n, w->plane, false);
-    op_linear_back(r, &l->up, k->normed2, w->wide, n, w->plane, true);
-    each_norm_back(r, m, b, l->before_mlp, k->middle, w->plane, d);
-    op_linear_back(r, &l->o, k->ctx, d, n, w->plane, false);
-    if (r->st != TY_OK) return;
-    grad_attention a = attention_of(m, b, k);
-    op_fail(r, attention_backward(r->pool, &a, w->plane, c, w->dq, w->dk, w->dv, &r->err));
-    rope(r, m, b, w->dq, true);
-    rope(r, m, b, w->dk, true);
-    op_linear_back(r, &l->q, k->normed, w->dq, n, w->plane, false);
-    each_linear_back(r, m, b, l->k, k->normed, w->dk, w->plane);
-    each_linear_back(r, m, b, l->v, k->normed, w->dv, w->plane);
-    each_norm_back(r, m, b, l->before_attention, p->x[i], w->plane, d);
-}
-
 void llm_forward(train_run *r, const owl *m, const owl_batch *b, const float *tokens, llm_pass *p) {
     int layers = m->llm.n_layer, n_kept = r->recompute ? 1 : layers;
     int64_t c = m->llm.width;
@@ -180,51 +163,99 @@ void llm_forward(train_run *r, const owl *m, const owl_batch *b, const float *to
         layer_forward(r, m, p, i, &p->kept[r->recompute ? 0 : i], p->x[i + 1]);
 }
 
-void llm_loss(train_run *r, const owl *m, llm_pass *p, float weight, float *d) {
-    enum { PIECE = 256 };
-    const owl_batch *b = p->b;
-    int64_t c = m->llm.width, v = m->llm.n_vocab;
-    float *x = op_floats(r, PIECE * c), *normed = op_floats(r, PIECE * c);
-    float *dn = op_floats(r, PIECE * c), *logits = op_floats(r, PIECE * v), loss[PIECE];
-    if (r->st != TY_OK) return;
-    const float *last = p->x[m->llm.n_layer];
-    if (d) memset(d, 0, (size_t)(b->n_row * c) * sizeof *d);
-    for (int t = 0; t < b->n_target && r->st == TY_OK; t += PIECE) {
-        int n = b->n_target - t < PIECE ? b->n_target - t : PIECE;
-        for (int i = 0; i < n; i++)
-            memcpy(x + i * c, last + b->target_row[t + i] * c, (size_t)c * sizeof *x);
-        op_norm(r, &m->final_norm, x, n, normed);
-        op_linear(r, &m->head, normed, n, logits);
-        if (r->st != TY_OK) return;
-        grad_cross_entropy(r->pool, logits, n, v, b->target + t, weight, loss);
-        for (int i = 0; i < n; i++) p->loss += (double)loss[i];
-        if (!d) continue;
-        op_linear_back(r, &m->head, normed, logits, n, dn, false);
-        op_norm_back(r, &m->final_norm, x, dn, n, dn, false);
-        for (int i = 0; i < n; i++)
-            memcpy(d + b->target_row[t + i] * c, dn + i * c, (size_t)c * sizeof *d);
+/* ---- the loss ---- */
+
+/* A target: the next of all passes' in turn. */
+typedef struct {
+    llm_pass *const *p;
+    int part, i;
+} cursor;
+
+static float *next_row(cursor *at, float *const *rows, int64_t c) {
+    while (at->i == at->p[at->part]->b->n_target) {
+        at->part++;
+        at->i = 0;
     }
+    return rows[at->part] + at->p[at->part]->b->target_row[at->i++] * c;
 }
 
-/* The gradient of the embeddings' rows: to the table and to the visual tokens. */
-static void embed_back(const owl *m, const owl_batch *b, const float *d, float *d_tokens) {
+static int n_target(llm_pass *const *p, int n) {
+    int sum = 0;
+    for (int i = 0; i < n; i++) sum += p[i]->b->n_target;
+    return sum;
+}
+
+enum { PIECE = 256 };
+
+typedef struct {
+    float *x, *normed, *d_normed, *dx, *logits, loss[PIECE];
+    int32_t target[PIECE];
+    float **last, **d; /* of each pass: the last layer's output, its gradient */
+} loss_room;
+
+static bool take_loss_room(train_run *r, const owl *m, llm_pass *const *p, int n, bool backward,
+                           loss_room *w) {
     int64_t c = m->llm.width;
-    m->embed->touched = true;
-    for (int i = 0; i < b->n_text && m->embed->grad; i++) {
-        if (b->token[i] == m->padding_id) continue;
-        float *g = m->embed->grad + b->token[i] * c;
-        for (int64_t k = 0; k < c; k++) g[k] += d[i * c + k];
+    w->x = op_floats(r, PIECE * c);
+    w->normed = op_floats(r, PIECE * c);
+    w->d_normed = op_floats(r, PIECE * c);
+    w->dx = op_floats(r, PIECE * c);
+    w->logits = op_floats(r, PIECE * (int64_t)m->llm.n_vocab);
+    w->last = ty_arena_array(r->arena, 2 * (size_t)n, sizeof *w->last);
+    if (!w->last) op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for %d parts", n));
+    if (r->st != TY_OK) return false;
+    w->d = w->last + n;
+    for (int i = 0; i < n; i++) {
+        int64_t all = p[i]->b->n_row * c;
+        w->last[i] = p[i]->x[m->llm.n_layer];
+        w->d[i] = p[i]->d = backward ? op_floats(r, all) : NULL;
+        if (w->d[i]) memset(w->d[i], 0, (size_t)all * sizeof *w->d[i]);
     }
-    if (!d_tokens) return;
-    memset(d_tokens, 0,
-           (size_t)b->n_picture * (size_t)(m->abstractor.n_query + 1) * (size_t)c * sizeof *d);
-    for (int i = 0; i < b->n_visual; i++)
-        memcpy(d_tokens + b->visual[i] * c, d + (b->n_text + i) * c, (size_t)c * sizeof *d);
+    return r->st == TY_OK;
 }
 
-/* The lowest layer that has something to train: below it no gradient is needed. */
-static int lowest_layer(const owl *m, const float *d_tokens) {
-    if (d_tokens || m->embed->grad) return 0;
+double llm_loss(train_run *r, const owl *m, llm_pass *const *p, int n, float weight,
+                bool backward) {
+    int64_t c = m->llm.width, v = m->llm.n_vocab;
+    size_t row = (size_t)c * sizeof(float);
+    int all = n_target(p, n);
+    double sum = 0;
+    loss_room w;
+    if (!take_loss_room(r, m, p, n, backward, &w)) return 0;
+    cursor read = {.p = p}, write = {.p = p};
+    for (int t = 0; t < all && r->st == TY_OK; t += PIECE) {
+        int some = all - t < PIECE ? all - t : PIECE;
+        for (int i = 0; i < some; i++) {
+            memcpy(w.x + i * c, next_row(&read, w.last, c), row);
+            w.target[i] = p[read.part]->b->target[read.i - 1];
+        }
+        op_norm(r, &m->final_norm, w.x, some, w.normed);
+        op_linear(r, &m->head, w.normed, some, w.logits);
+        if (r->st != TY_OK) break;
+        grad_cross_entropy(r->pool, w.logits, some, v, w.target, weight, w.loss);
+        for (int i = 0; i < some; i++) sum += (double)w.loss[i];
+        if (!backward) continue;
+        op_linear_back(r, &m->head, w.normed, w.logits, some, w.d_normed, false);
+        op_norm_back(r, &m->final_norm, w.x, w.d_normed, some, NULL, w.dx);
+        op_add_weight_grads(r);
+        for (int i = 0; i < some && r->st == TY_OK; i++)
+            memcpy(next_row(&write, w.d, c), w.dx + i * c, row);
+    }
+    return sum;
+}
+
+/* ---- backward ---- */
+
+void llm_back_begin(train_run *r, const owl *m, llm_pass *p) {
+    int64_t plane = (int64_t)p->b->n_row * m->llm.width, wide = (int64_t)p->b->n_row * m->llm.n_ff;
+    float **planes[] = {&p->d_middle, &p->d_below, &p->plane, &p->plane2, &p->dq, &p->dk, &p->dv};
+    for (size_t i = 0; i < sizeof planes / sizeof *planes; i++) *planes[i] = op_floats(r, plane);
+    p->wide = op_floats(r, wide);
+    p->wide2 = op_floats(r, wide);
+}
+
+int llm_lowest_layer(const owl *m, bool below) {
+    if (below || m->embed->grad) return 0;
     for (int i = 0; i < m->llm.n_layer; i++) {
         const owl_llm_layer *l = &m->llm_layer[i];
         const owl_linear *all[] = {&l->q, &l->k[0], &l->v[0], &l->k[1], &l->v[1],
@@ -237,17 +268,57 @@ static int lowest_layer(const owl *m, const float *d_tokens) {
     return m->llm.n_layer;
 }
 
-void llm_backward(train_run *r, const owl *m, llm_pass *p, float *d, float *d_tokens) {
+static void attend_back(train_run *r, const owl *m, const llm_pass *p, const llm_kept *k) {
+    if (r->st != TY_OK) return;
+    grad_attention a = attention_of(m, p->b, k);
+    op_fail(r,
+            attention_backward(r->pool, &a, p->plane2, m->llm.width, p->dq, p->dk, p->dv, &r->err));
+    rope(r, m, p->b, p->dq, true);
+    rope(r, m, p->b, p->dk, true);
+}
+
+void llm_back_layer(train_run *r, const owl *m, llm_pass *p, int i) {
+    const owl_llm_layer *l = &m->llm_layer[i];
     const owl_batch *b = p->b;
-    int64_t plane = (int64_t)b->n_row * m->llm.width, wide = (int64_t)b->n_row * m->llm.n_ff;
-    int lowest = lowest_layer(m, d_tokens);
-    room w = {op_floats(r, plane), op_floats(r, plane), op_floats(r, plane),
-              op_floats(r, plane), op_floats(r, wide),  op_floats(r, wide)};
-    for (int i = m->llm.n_layer - 1; i >= lowest && r->st == TY_OK; i--) {
-        llm_kept *k = &p->kept[r->recompute ? 0 : i];
-        if (r->recompute) layer_forward(r, m, p, i, k, NULL);
-        layer_backward(r, m, p, i, k, d, &w);
-        op_complete(r, m->llm_layer[i].before_attention[0].w);
-    }
-    if (r->st == TY_OK && lowest == 0) embed_back(m, b, d, d_tokens);
+    llm_kept *k = &p->kept[r->recompute ? 0 : i];
+    int64_t n = b->n_row;
+    if (r->recompute) layer_forward(r, m, p, i, k, NULL);
+    r->n_text = b->n_text; /* of what both kinds of rows share */
+    op_linear_back(r, &l->down, k->act, p->d, n, p->wide, false);
+    if (r->st == TY_OK)
+        grad_silu_mul(r->pool, k->gate, k->up, p->wide, n * m->llm.n_ff, p->wide2, p->wide);
+    op_linear_back(r, &l->gate, k->normed2, p->wide2, n, p->plane, false);
+    op_linear_back(r, &l->up, k->normed2, p->wide, n, p->plane, true);
+    each_norm_back(r, m, b, l->before_mlp, k->middle, p->plane, p->d, p->d_middle);
+    op_linear_back(r, &l->o, k->ctx, p->d_middle, n, p->plane2, false);
+    attend_back(r, m, p, k);
+    op_linear_back(r, &l->q, k->normed, p->dq, n, p->plane2, false);
+    each_linear_back(r, m, b, l->k, k->normed, p->dk, p->plane2);
+    each_linear_back(r, m, b, l->v, k->normed, p->dv, p->plane2);
+    each_norm_back(r, m, b, l->before_attention, p->x[i], p->plane2, p->d_middle, p->d_below);
+    r->n_text = -1;
+    float *free_now = p->d;
+    p->d = p->d_below;
+    p->d_below = free_now;
+}
+
+void llm_back_tokens(const owl *m, const llm_pass *p, float *d_tokens) {
+    const owl_batch *b = p->b;
+    int64_t c = m->llm.width;
+    memset(d_tokens, 0,
+           (size_t)b->n_picture * (size_t)(m->abstractor.n_query + 1) * (size_t)c *
+               sizeof *d_tokens);
+    for (int i = 0; i < b->n_visual; i++)
+        memcpy(d_tokens + b->visual[i] * c, p->d + (b->n_text + i) * c,
+               (size_t)c * sizeof *d_tokens);
+}
+
+void llm_add_embedding_grads(const owl *m, const llm_pass *p) {
+    const owl_batch *b = p->b;
+    const ty_kernels *kn = ty_kernels_get();
+    int64_t c = m->llm.width;
+    m->embed->touched = true;
+    for (int i = 0; i < b->n_text && m->embed->grad; i++)
+        if (b->token[i] != m->padding_id)
+            kn->add_row(p->d + i * c, c, m->embed->grad + b->token[i] * c);
 }

@@ -2,6 +2,7 @@
  * pass_vit.c - the vision transformer forward and backward (pass.h).  The forward is that of
  * services/vit/vit.c, operation by operation, but keeps what the backward needs.
  */
+#include "common/math/kernel.h"
 #include "common/math/nn.h"
 #include "training/grad.h"
 #include "training/pass.h"
@@ -43,24 +44,6 @@ static void embed(train_run *r, const owl *m, const float *pixels, vit_pass *p) 
         for (int64_t k = 0; k < c; k++) p->embedded[i * c + k] = x[k] + position[t * c + k];
     }
     op_norm(r, &m->vit_pre, p->embedded, p->rows, p->x[0]);
-}
-
-/* Gradient of the embedded rows, d, to class token, positions and the patch convolution. */
-static void embed_back(train_run *r, const owl *m, const vit_pass *p, const float *d) {
-    int64_t c = m->vit.width, tokens = n_token(&m->vit);
-    float *projected = op_floats(r, p->n * (tokens - 1) * c);
-    if (r->st != TY_OK) return;
-    m->cls->touched = m->position->touched = true;
-    for (int64_t i = 0; i < p->rows; i++) {
-        int64_t b = i / tokens, t = i % tokens;
-        const float *row = d + i * c;
-        if (m->position->grad)
-            for (int64_t k = 0; k < c; k++) m->position->grad[t * c + k] += row[k];
-        if (t == 0 && m->cls->grad)
-            for (int64_t k = 0; k < c; k++) m->cls->grad[k] += row[k];
-        if (t > 0) memcpy(projected + (b * (tokens - 1) + t - 1) * c, row, (size_t)c * sizeof *row);
-    }
-    op_linear_back(r, &m->patch_embed, p->patches, projected, p->n * (tokens - 1), NULL, false);
 }
 
 static void keep(train_run *r, const owl *m, const vit_pass *p, vit_kept *k) {
@@ -133,20 +116,6 @@ static void layer_forward(train_run *r, const owl *m, const vit_pass *p, int i, 
     op_add(r, out, k->middle, plane);
 }
 
-/* d: the gradient of the layer's output, becomes that of its input. */
-static void layer_backward(train_run *r, const owl *m, const vit_pass *p, int i, const vit_kept *k,
-                           float *d, float *plane, float *wide) {
-    const owl_vit_layer *l = &m->vit_layer[i];
-    op_linear_back(r, &l->fc2, k->gelu, d, p->rows, wide, false);
-    if (r->st == TY_OK) grad_quick_gelu(r->pool, k->wide, wide, p->rows * m->vit.n_ff, wide);
-    op_linear_back(r, &l->fc1, k->normed2, wide, p->rows, plane, false);
-    op_norm_back(r, &l->before_mlp, k->middle, plane, p->rows, d, true);
-    op_linear_back(r, &l->dense, k->ctx, d, p->rows, plane, false);
-    attend_back(r, m, p, k, plane, wide);
-    op_linear_back(r, &l->qkv, k->normed, wide, p->rows, plane, false);
-    op_norm_back(r, &l->before_attention, p->x[i], plane, p->rows, d, true);
-}
-
 void vit_forward(train_run *r, const owl *m, const float *pixels, int n, vit_pass *p) {
     int layers = m->vit.n_layer, n_kept = r->recompute ? 1 : layers;
     *p = (vit_pass){.n = n, .rows = (int64_t)n * n_token(&m->vit)};
@@ -171,6 +140,7 @@ double vit_cells_loss(train_run *r, const owl *m, const owl_batch *b, const vit_
     int64_t c = m->vit.width, cells = owl_patches(m), patches = p->n * cells,
             rows = patches * m->n_cell_text;
     float *x = op_floats(r, patches * c), *logits = op_floats(r, rows * SAMPLE_CLASSES);
+    float *dx = d ? op_floats(r, patches * c) : NULL;
     float *loss = op_floats(r, rows);
     int32_t *target = ty_arena_array(r->arena, (size_t)rows, sizeof *target);
     double sum = 0;
@@ -190,26 +160,64 @@ double vit_cells_loss(train_run *r, const owl *m, const owl_batch *b, const vit_
             memset(logits + i * SAMPLE_CLASSES, 0, SAMPLE_CLASSES * sizeof *logits);
     }
     if (!d) return sum;
-    op_linear_back(r, &m->cells, x, logits, patches, x, false);
+    op_linear_back(r, &m->cells, x, logits, patches, dx, false);
     if (r->st != TY_OK) return 0;
     memset(d, 0, (size_t)(p->rows * c) * sizeof *d);
     for (int b0 = 0; b0 < p->n; b0++)
-        memcpy(d + (b0 * (cells + 1) + 1) * c, x + b0 * cells * c, (size_t)(cells * c) * sizeof *x);
+        memcpy(d + (b0 * (cells + 1) + 1) * c, dx + b0 * cells * c,
+               (size_t)(cells * c) * sizeof *x);
     return sum;
 }
 
-void vit_backward(train_run *r, const owl *m, vit_pass *p, float *d) {
-    int64_t c = m->vit.width, f = m->vit.n_ff;
-    float *plane = op_floats(r, p->rows * c),
-          *wide = op_floats(r, p->rows * (f > 3 * c ? f : 3 * c));
+/* ---- backward ---- */
+
+void vit_back_begin(train_run *r, const owl *m, vit_pass *p, const float *d) {
+    int64_t plane = p->rows * m->vit.width;
+    p->d = op_floats(r, plane);
+    p->d_middle = op_floats(r, plane);
+    p->d_below = op_floats(r, plane);
+    p->plane = op_floats(r, plane);
+    p->plane2 = op_floats(r, plane);
+    p->wide = op_floats(r, p->rows * m->vit.n_ff);
+    p->dqkv = op_floats(r, 3 * plane);
+    op_norm_back(r, &m->vit_post, p->x[m->vit.n_layer], d, p->rows, NULL, p->d);
+}
+
+void vit_back_layer(train_run *r, const owl *m, vit_pass *p, int i) {
+    const owl_vit_layer *l = &m->vit_layer[i];
+    vit_kept *k = &p->kept[r->recompute ? 0 : i];
+    if (r->recompute) layer_forward(r, m, p, i, k, NULL);
+    op_linear_back(r, &l->fc2, k->gelu, p->d, p->rows, p->wide, false);
+    if (r->st == TY_OK) grad_quick_gelu(r->pool, k->wide, p->wide, p->rows * m->vit.n_ff, p->wide);
+    op_linear_back(r, &l->fc1, k->normed2, p->wide, p->rows, p->plane, false);
+    op_norm_back(r, &l->before_mlp, k->middle, p->plane, p->rows, p->d, p->d_middle);
+    op_linear_back(r, &l->dense, k->ctx, p->d_middle, p->rows, p->plane2, false);
+    attend_back(r, m, p, k, p->plane2, p->dqkv);
+    op_linear_back(r, &l->qkv, k->normed, p->dqkv, p->rows, p->plane2, false);
+    op_norm_back(r, &l->before_attention, p->x[i], p->plane2, p->rows, p->d_middle, p->d_below);
+    float *free_now = p->d;
+    p->d = p->d_below;
+    p->d_below = free_now;
+}
+
+void vit_back_end(train_run *r, const owl *m, vit_pass *p) {
+    int64_t c = m->vit.width, tokens = n_token(&m->vit), n_patch = p->n * (tokens - 1);
+    float *projected = op_floats(r, n_patch * c);
+    op_norm_back(r, &m->vit_pre, p->embedded, p->d, p->rows, NULL, p->plane);
     if (r->st != TY_OK) return;
-    op_norm_back(r, &m->vit_post, p->x[m->vit.n_layer], d, p->rows, d, false);
-    for (int i = m->vit.n_layer - 1; i >= 0 && r->st == TY_OK; i--) {
-        vit_kept *k = &p->kept[r->recompute ? 0 : i];
-        if (r->recompute) layer_forward(r, m, p, i, k, NULL);
-        layer_backward(r, m, p, i, k, d, plane, wide);
-        op_complete(r, m->vit_layer[i].before_attention.w);
+    for (int64_t b = 0; b < p->n; b++) /* all rows but the class token's */
+        memcpy(projected + b * (tokens - 1) * c, p->plane + (b * tokens + 1) * c,
+               (size_t)((tokens - 1) * c) * sizeof *projected);
+    op_linear_back(r, &m->patch_embed, p->patches, projected, n_patch, NULL, false);
+}
+
+void vit_add_embedding_grads(const owl *m, const vit_pass *p) {
+    int64_t c = m->vit.width, tokens = n_token(&m->vit);
+    const ty_kernels *kn = ty_kernels_get();
+    if (p->n > 0) m->cls->touched = m->position->touched = true;
+    for (int64_t i = 0; i < p->rows; i++) {
+        int64_t t = i % tokens;
+        if (m->position->grad) kn->add_row(p->plane + i * c, c, m->position->grad + t * c);
+        if (t == 0 && m->cls->grad) kn->add_row(p->plane + i * c, c, m->cls->grad);
     }
-    op_norm_back(r, &m->vit_pre, p->embedded, d, p->rows, d, false);
-    embed_back(r, m, p, d);
 }

@@ -502,7 +502,7 @@ ty_status train(const train_config *c, ty_pool *pool, bool *finished, ty_err *er
     sigaction(SIGINT, &on, &old_int);
     sigaction(SIGTERM, &on, &old_term);
     stop_asked = 0;
-    t.run.arena = ty_arena_create(64 << 20); /* blocks on huge pages */
+    t.run.arena = ty_arena_create(PASS_ARENA_BLOCK);
     ty_status st = t.run.arena ? open_all(&t, err) : ty_fail(err, TY_ENOMEM, "no memory");
     if (st == TY_OK) st = loop(&t, err);
     *finished = st == TY_OK && t.at.step >= t.steps;
@@ -514,6 +514,7 @@ ty_status train(const train_config *c, ty_pool *pool, bool *finished, ty_err *er
     dataset_close(&t.data);
     ty_tokenizer_destroy(&t.tokenizer);
     owl_close(&t.m);
+    train_run_clear(&t.run);
     ty_arena_destroy(&t.run.arena);
     sigaction(SIGINT, &old_int, NULL);
     sigaction(SIGTERM, &old_term, NULL);

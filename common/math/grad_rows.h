@@ -61,7 +61,7 @@ static void norm_stats(const float *x, int64_t n, bool centre, float eps, float 
 }
 
 static void norm_grad(const float *x, const float *dy, const float *w, int64_t n, bool centre,
-                      float mean, float inv, bool add, float *dx) {
+                      float mean, float inv, const float *base, float *dx) {
     int64_t full = n / LANES * LANES;
     lanes g_sum = {0}, gx_sum = {0};
     for (int64_t i = 0; i < full; i += LANES) {
@@ -76,10 +76,10 @@ static void norm_grad(const float *x, const float *dy, const float *w, int64_t n
     }
     float shift = centre ? (fold_lanes(g_sum) + g_rest) / (float)n : 0;
     float slope = (fold_lanes(gx_sum) + gx_rest) / (float)n;
-    if (add) {
+    if (base) {
         EACH_ALONE
         for (int64_t i = 0; i < n; i++)
-            dx[i] += inv * (dy[i] * w[i] - shift - (x[i] - mean) * inv * slope);
+            dx[i] = base[i] + inv * (dy[i] * w[i] - shift - (x[i] - mean) * inv * slope);
     } else {
         EACH_ALONE
         for (int64_t i = 0; i < n; i++)

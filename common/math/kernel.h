@@ -94,7 +94,8 @@ typedef struct ty_kernels {
      *   add_row            y += x
      *   norm_stats         *mean (0 unless `centre`) and *inv = 1 / sqrt(mean of (x - *mean)^2 + eps)
      *   norm_grad          with g = dy w and xhat = (x - mean) inv:
-     *                      dx (+)= inv (g - shift - xhat mean(g xhat)), shift = mean(g) where `centre`, else 0
+     *                      dx = base (NULL: 0) + inv (g - shift - xhat mean(g xhat)), shift = mean(g) where
+     *                      `centre`, else 0
      *   norm_grad_columns  dw += dy xhat, db += dy
      *   softmax_grad       d = scale p (d - p . d)
      *   quick_gelu_grad    dx = dy f'(x), f(x) = x sigmoid(1.702 x)
@@ -103,7 +104,7 @@ typedef struct ty_kernels {
     void (*add_row)(const float *x, int64_t n, float *y);
     void (*norm_stats)(const float *x, int64_t n, bool centre, float eps, float *mean, float *inv);
     void (*norm_grad)(const float *x, const float *dy, const float *w, int64_t n, bool centre,
-                      float mean, float inv, bool add, float *dx);
+                      float mean, float inv, const float *base, float *dx);
     void (*norm_grad_columns)(const float *x, const float *dy, int64_t n, float mean, float inv,
                               float *dw, float *db);
     void (*softmax_grad)(const float *p, int64_t n, float scale, float *d);

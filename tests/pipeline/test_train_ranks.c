@@ -124,7 +124,9 @@ static void compare_models(const char *a, const char *b) {
     ty_safetensors_close(&y);
 }
 
-static void ranks_agree(const char *recipe, const char *products, bool v2) {
+/* within: of the loss.  What two orders of sums leave may round to another bf16, which is 1/256 away; a lost gradient
+ * would cost a hundredth. */
+static void ranks_agree(const char *recipe, const char *products, bool v2, double within) {
     static const char *const counts[] = {"1", "2", "4"};
     static char dir[3][400];
     double loss[3][STEPS];
@@ -134,7 +136,7 @@ static void ranks_agree(const char *recipe, const char *products, bool v2) {
         run_to_the_end(&c);
         read_losses(dir[i], loss[i]);
         for (int k = 0; k < STEPS; k++)
-            if (fabs(loss[i][k] - loss[0][k]) > 1e-5 * loss[0][k])
+            if (fabs(loss[i][k] - loss[0][k]) > within * loss[0][k])
                 fail_msg("%s: step %d has a loss of %.9g on %s ranks, %.9g on one", recipe, k + 1,
                          loss[i][k], counts[i], loss[0][k]);
         compare_models(dir[0], dir[i]);
@@ -144,15 +146,15 @@ static void ranks_agree(const char *recipe, const char *products, bool v2) {
 static void ranks_have_the_losses_of_one(void **state) {
     (void)state;
     if (!built()) skip();
-    ranks_agree("v1-stage2-paper", "f32", false);
-    ranks_agree("v2-finetune", "f32", true);
+    ranks_agree("v1-stage2-paper", "f32", false, 1e-5);
+    ranks_agree("v2-finetune", "f32", true, 1e-5);
 }
 
 static void so_they_do_with_bf16_products(void **state) {
     (void)state;
     ty_err err = {0};
     if (!built() || ty_products_check(TY_PRODUCTS_BF16, &err) != TY_OK) skip();
-    ranks_agree("v1-stage1", "bf16", false);
+    ranks_agree("v1-stage1", "bf16", false, 3e-4);
 }
 
 static void killed_ranks_go_on_bit_for_bit(void **state) {

@@ -437,7 +437,7 @@ static void check_norm_grad(const ty_kernels *kn, int64_t n, const float *x, boo
         g_sum += g / (double)n;
         gx_sum += g * ((double)x[i] - m) * scale / (double)n;
     }
-    kn->norm_grad(x, dy, w, n, centre, mean, inv, add, dx);
+    kn->norm_grad(x, dy, w, n, centre, mean, inv, add ? dx : NULL, dx);
     kn->norm_grad_columns(x, dy, n, mean, inv, dw, db);
     for (int64_t i = 0; i < n; i++) {
         double hat = ((double)x[i] - m) * scale, g = (double)dy[i] * (double)w[i];
@@ -449,7 +449,7 @@ static void check_norm_grad(const ty_kernels *kn, int64_t n, const float *x, boo
     assert_memory_equal(dx + n, dy + n, sizeof(float) * (size_t)(ROOM - n)); /* the guard */
     assert_memory_equal(dw + n, w + n, sizeof(float) * (size_t)(ROOM - n));
     if (!add) { /* and dx where dy is */
-        kn->norm_grad(x, dy, w, n, centre, mean, inv, false, dy);
+        kn->norm_grad(x, dy, w, n, centre, mean, inv, NULL, dy);
         assert_memory_equal(dx, dy, sizeof dx);
     }
 }

@@ -63,6 +63,7 @@ static void close_rig(rig *g) {
     owl_batch_clear(&g->b);
     free(g->pixels);
     free(g->label);
+    train_run_clear(&g->r);
     ty_arena_destroy(&g->r.arena);
     owl_close(&g->m);
 }

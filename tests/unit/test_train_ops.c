@@ -37,6 +37,7 @@ static void open_rig(rig *g, double dropout) {
 }
 
 static void close_rig(rig *g) {
+    train_run_clear(&g->r);
     ty_arena_destroy(&g->r.arena);
     param_set_clear(&g->set);
 }
@@ -68,6 +69,7 @@ static void check(double dropout) {
     float dx[ROWS * IN];
     open_rig(&g, dropout);
     op_linear_back(&g.r, &g.l, g.x, g.weight, ROWS, dx, false);
+    op_add_weight_grads(&g.r);
     assert_int_equal(g.r.st, TY_OK);
     compare(&g, g.x, dx, ROWS * IN, "x");
     compare(&g, g.l.w->value, g.l.w->grad, OUT * IN, "w");
