@@ -123,6 +123,26 @@ void op_copy(train_run *r, float *y, const float *x, int64_t n) {
     ty_pool_run(r->pool, (int)((n + PIECE - 1) / PIECE), copy_task, &j);
 }
 
+/* Copied a little at a time, so that it is in L1 when it becomes what it shall be. */
+static void quick_gelu_task(void *ctx, int task, int member) {
+    enum { SOME = 1024 };
+    const row_job *j = ctx;
+    const ty_kernels *kn = ty_kernels_get();
+    (void)member;
+    int64_t at = (int64_t)task * PIECE, end = j->n - at < PIECE ? j->n : at + PIECE;
+    for (; at < end; at += SOME) {
+        int64_t n = end - at < SOME ? end - at : SOME;
+        memcpy(j->y + at, j->x + at, (size_t)n * sizeof *j->x);
+        kn->quick_gelu(j->y + at, n);
+    }
+}
+
+void op_quick_gelu(train_run *r, float *y, const float *x, int64_t n) {
+    if (r->st != TY_OK) return;
+    row_job j = {.x = x, .y = y, .n = n};
+    ty_pool_run(r->pool, (int)((n + PIECE - 1) / PIECE), quick_gelu_task, &j);
+}
+
 static void scale(float *x, int64_t n, float s) {
     for (int64_t i = 0; i < n; i++) x[i] *= s;
 }

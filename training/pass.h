@@ -75,8 +75,9 @@ void op_norm_back(train_run *r, const owl_norm *n, const float *x, const float *
 /* Adds what the run has noted: where it is the only one. */
 void op_add_weight_grads(train_run *r);
 void op_copy(train_run *r, float *y, const float *x, int64_t n);
-void op_add(train_run *r, float *y, const float *x, int64_t n); /* y += x */
-void op_fail(train_run *r, ty_status st);                       /* keeps r->err's text */
+void op_quick_gelu(train_run *r, float *y, const float *x, int64_t n); /* y = quick_gelu(x) */
+void op_add(train_run *r, float *y, const float *x, int64_t n);        /* y += x */
+void op_fail(train_run *r, ty_status st);                              /* keeps r->err's text */
 
 /* ---- the vision transformer (pass_vit.c) ---- */
 

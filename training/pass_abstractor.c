@@ -49,34 +49,38 @@ static void gather(train_run *r, const owl *m, const owl_abstractor_layer *l,
     }
 }
 
+static grad_attention attention_of(const owl *m, const abstractor_pass *p,
+                                   const abstractor_kept *k) {
+    int64_t c = m->abstractor.width, d = c / m->abstractor.n_head;
+    return (grad_attention){.q = k->q,
+                            .k = k->k,
+                            .v = k->v,
+                            .ldq = c,
+                            .ldk = c,
+                            .ldv = c,
+                            .hdq = d,
+                            .hdk = d,
+                            .hdv = d,
+                            .n_seq = p->n,
+                            .n_head = m->abstractor.n_head,
+                            .d = (int)d,
+                            .q_start = p->q_start,
+                            .kv_start = p->kv_start,
+                            .scale = 1.0f / sqrtf((float)d)};
+}
+
 static void layer_forward(train_run *r, const owl *m, const abstractor_pass *p, int i,
                           abstractor_kept *k, float *out) {
     const owl_abstractor_layer *l = &m->abstractor_layer[i];
-    int64_t c = m->abstractor.width, f = m->abstractor.n_ff, d = c / m->abstractor.n_head;
+    int64_t c = m->abstractor.width, f = m->abstractor.n_ff;
     op_norm(r, &l->norm1, p->x[i], p->rows, k->normed);
     gather(r, m, l, p, k);
     op_linear(r, &l->query, k->q_in, p->rows, k->q);
     op_linear(r, &l->key, k->k_in, p->kv_rows, k->k);
     op_linear(r, &l->value, k->kv_in, p->kv_rows, k->v);
     if (r->st != TY_OK) return;
-    ty_attention a = {.q = k->q,
-                      .k = k->k,
-                      .v = k->v,
-                      .ldq = c,
-                      .ldk = c,
-                      .ldv = c,
-                      .hdq = d,
-                      .hdk = d,
-                      .hdv = d,
-                      .n_batch = p->n,
-                      .n_q = m->abstractor.n_query,
-                      .n_kv = p->n_kv,
-                      .n_head = m->abstractor.n_head,
-                      .d = (int)d,
-                      .scale = 1.0f / sqrtf((float)d),
-                      .ctx = k->ctx,
-                      .ldo = c};
-    op_fail(r, ty_attention_full(r->pool, &a, &r->err));
+    grad_attention a = attention_of(m, p, k);
+    op_fail(r, attention_forward(r->pool, &a, k->ctx, c, &r->err));
     op_linear(r, &l->out_proj, k->ctx, p->rows, k->y);
     op_add(r, k->y, k->normed, p->rows * c);
     op_norm(r, &l->norm2, k->y, p->rows, k->normed2);
@@ -197,24 +201,10 @@ static void kv_back(train_run *r, const owl *m, const owl_abstractor_layer *l,
 
 static void attend_back(train_run *r, const owl *m, const abstractor_pass *p,
                         const abstractor_kept *k) {
-    int64_t c = m->abstractor.width, head = c / m->abstractor.n_head;
     if (r->st != TY_OK) return;
-    grad_attention a = {.q = k->q,
-                        .k = k->k,
-                        .v = k->v,
-                        .ldq = c,
-                        .ldk = c,
-                        .ldv = c,
-                        .hdq = head,
-                        .hdk = head,
-                        .hdv = head,
-                        .n_seq = p->n,
-                        .n_head = m->abstractor.n_head,
-                        .d = (int)head,
-                        .q_start = p->q_start,
-                        .kv_start = p->kv_start,
-                        .scale = 1.0f / sqrtf((float)head)};
-    op_fail(r, attention_backward(r->pool, &a, p->d_ctx, c, p->dq, p->dk, p->dv, &r->err));
+    grad_attention a = attention_of(m, p, k);
+    op_fail(r, attention_backward(r->pool, &a, p->d_ctx, m->abstractor.width, p->dq, p->dk, p->dv,
+                                  &r->err));
 }
 
 void abstractor_back_layer(train_run *r, const owl *m, abstractor_pass *p, int i) {

@@ -8,6 +8,7 @@
 #include "training/pass.h"
 #include "training/sample.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Picture b's patches, row-major, each as [3, p, p]: the order of the convolution's weight. */
@@ -57,44 +58,44 @@ static void keep(train_run *r, const owl *m, const vit_pass *p, vit_kept *k) {
     k->gelu = op_floats(r, wide);
 }
 
-static ty_attention attention_of(const owl *m, const vit_pass *p, const vit_kept *k) {
-    int n_head = m->vit.n_head;
-    return ty_attention_of_qkv(k->qkv, p->n, n_token(&m->vit), n_head, m->vit.width / n_head,
-                               k->ctx);
+/* Every picture sees all of itself; q, k and v of a head stand side by side. */
+static bool attention_of(train_run *r, const owl *m, const vit_pass *p, const vit_kept *k,
+                         grad_attention *a) {
+    int64_t c = m->vit.width, d = c / m->vit.n_head;
+    int *start = ty_arena_array(r->arena, (size_t)p->n + 1, sizeof *start);
+    if (!start) op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for %d pictures", p->n));
+    if (r->st != TY_OK || !start) return false;
+    for (int i = 0; i <= p->n; i++) start[i] = i * n_token(&m->vit);
+    *a = (grad_attention){.q = k->qkv,
+                          .k = k->qkv + d,
+                          .v = k->qkv + 2 * d,
+                          .ldq = 3 * c,
+                          .ldk = 3 * c,
+                          .ldv = 3 * c,
+                          .hdq = 3 * d,
+                          .hdk = 3 * d,
+                          .hdv = 3 * d,
+                          .n_seq = p->n,
+                          .n_head = m->vit.n_head,
+                          .d = (int)d,
+                          .q_start = start,
+                          .kv_start = start,
+                          .scale = 1.0f / sqrtf((float)d)};
+    return true;
 }
 
 static void attend(train_run *r, const owl *m, const vit_pass *p, const vit_kept *k) {
-    ty_attention a = attention_of(m, p, k);
-    if (r->st == TY_OK) op_fail(r, ty_attention_full(r->pool, &a, &r->err));
+    grad_attention a;
+    if (attention_of(r, m, p, k, &a))
+        op_fail(r, attention_forward(r->pool, &a, k->ctx, m->vit.width, &r->err));
 }
 
 static void attend_back(train_run *r, const owl *m, const vit_pass *p, const vit_kept *k,
                         const float *dctx, float *dqkv) {
-    int *start = ty_arena_array(r->arena, (size_t)p->n + 1, sizeof *start);
-    if (!start) {
-        op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for %d pictures", p->n));
-        return;
-    }
-    if (r->st != TY_OK) return;
-    ty_attention f = attention_of(m, p, k);
-    for (int i = 0; i <= p->n; i++) start[i] = i * f.n_q;
-    grad_attention a = {.q = f.q,
-                        .k = f.k,
-                        .v = f.v,
-                        .ldq = f.ldq,
-                        .ldk = f.ldk,
-                        .ldv = f.ldv,
-                        .hdq = f.hdq,
-                        .hdk = f.hdk,
-                        .hdv = f.hdv,
-                        .n_seq = p->n,
-                        .n_head = f.n_head,
-                        .d = f.d,
-                        .q_start = start,
-                        .kv_start = start,
-                        .scale = f.scale};
-    op_fail(
-        r, attention_backward(r->pool, &a, dctx, f.ldo, dqkv, dqkv + f.d, dqkv + 2 * f.d, &r->err));
+    grad_attention a;
+    if (attention_of(r, m, p, k, &a))
+        op_fail(r, attention_backward(r->pool, &a, dctx, m->vit.width, dqkv, dqkv + a.d,
+                                      dqkv + 2 * a.d, &r->err));
 }
 
 static void layer_forward(train_run *r, const owl *m, const vit_pass *p, int i, vit_kept *k,
@@ -108,9 +109,7 @@ static void layer_forward(train_run *r, const owl *m, const vit_pass *p, int i, 
     op_add(r, k->middle, p->x[i], plane);
     op_norm(r, &l->before_mlp, k->middle, p->rows, k->normed2);
     op_linear(r, &l->fc1, k->normed2, p->rows, k->wide);
-    op_copy(r, k->gelu, k->wide, wide);
-    if (r->st != TY_OK) return;
-    ty_quick_gelu(r->pool, k->gelu, p->rows, m->vit.n_ff, m->vit.n_ff);
+    op_quick_gelu(r, k->gelu, k->wide, wide);
     if (!out) return;
     op_linear(r, &l->fc2, k->gelu, p->rows, out);
     op_add(r, out, k->middle, plane);
