@@ -6,6 +6,7 @@
 #include "common/wire/socket.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -13,7 +14,9 @@
 
 enum {
     RECV_AT_ONCE = 256,   /* of one socket, before the other has its turn */
-    BUSY_TICK_MS = 20,    /* while tasks are here: their deadlines and graces */
+    CLOCK_US = 10000,     /* between two looks at the clock, however many messages come */
+    BUSY_CLOCK_MS = 50,   /* while tasks are here: their graces and workers */
+    RETRY_MS = 20,        /* for a peer that took nothing */
     NEWS_US = 50000,      /* changes within this time are told together */
     GOODBYE_MS = 500,     /* for the last messages to leave and be read */
     REFUSED_US = 1000000, /* refused messages: one log line in this time */
@@ -162,11 +165,6 @@ static void judge_peers(broker *b, int64_t now) {
     b->judged_us = now;
 }
 
-static void reap(broker *b) {
-    broker_gateways_reap(b);
-    broker_workers_reap(b);
-}
-
 static ty_message *make_heartbeat(void) {
     return broker_make(TYTO__ENVELOPE__BODY_HEARTBEAT, ty_pb_new(&tyto__heartbeat__descriptor));
 }
@@ -180,11 +178,20 @@ static void beat(broker *b, int64_t now) {
     TAILQ_FOREACH(g, &b->gateways, next) broker_peer_tell(&g->peer, make_heartbeat());
 }
 
-static void flush(broker *b) {
+/* False: nothing waits for any of them. */
+static bool flush(broker *b) {
     broker_worker *w;
     broker_gateway *g;
-    TAILQ_FOREACH(w, &b->workers, next) broker_peer_flush(&w->peer);
-    TAILQ_FOREACH(g, &b->gateways, next) broker_peer_flush(&g->peer);
+    int n = 0;
+    TAILQ_FOREACH(w, &b->workers, next) {
+        broker_peer_flush(&w->peer);
+        n += w->peer.n_outbox;
+    }
+    TAILQ_FOREACH(g, &b->gateways, next) {
+        broker_peer_flush(&g->peer);
+        n += g->peer.n_outbox;
+    }
+    return n > 0;
 }
 
 static void tell_news(broker *b, int64_t now) {
@@ -194,21 +201,46 @@ static void tell_news(broker *b, int64_t now) {
     broker_gateways_news(b);
 }
 
-static void tick(broker *b) {
-    int64_t now = ty_now_us();
+/* What time alone brings.  Not with each message: of a stream's tokens it would cost as much as their way. */
+static void look_at_clock(broker *b, int64_t now) {
+    b->clock_us = now;
     judge_peers(b, now);
     beat(b, now);
-    flush(b);
-    reap(b);
-    broker_tasks_expire(b, now);
-    broker_dispatch(b);
+    b->unsent = flush(b);
+    b->deadline_unix_us = broker_tasks_expire(b, now);
     tell_news(b, now);
+    b->changed = true; /* perhaps */
 }
 
-static long next_timeout_ms(const broker *b) {
-    if (b->n_task > 0 || b->news || b->draining) return BUSY_TICK_MS;
-    int64_t left = b->beat_us + (int64_t)b->opt.heartbeat_ms * 1000 - ty_now_us();
-    return left > 0 ? (long)(left / 1000 + 1) : 0;
+/* Who is lost goes, and what waits is handed out: to the others, if one is found lost by that. */
+static void rearrange(broker *b) {
+    b->changed = false;
+    broker_gateways_reap(b);
+    broker_workers_reap(b);
+    do broker_dispatch(b);
+    while (broker_workers_reap(b));
+}
+
+static void tick(broker *b) {
+    int64_t now = ty_now_us();
+    if (now - b->clock_us >= CLOCK_US) look_at_clock(b, now);
+    if (b->changed) rearrange(b);
+}
+
+static int64_t earlier(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+/* How long the loop may sleep if no message comes. */
+static int next_timeout_ms(const broker *b) {
+    int64_t now = ty_now_us(), at = b->beat_us + (int64_t)b->opt.heartbeat_ms * 1000;
+    if (b->n_task > 0) at = earlier(at, b->clock_us + BUSY_CLOCK_MS * 1000);
+    if (b->deadline_unix_us) at = earlier(at, now + b->deadline_unix_us - ty_now_unix_us());
+    if (b->news) at = earlier(at, b->news_us + NEWS_US);
+    if (b->unsent || b->draining) at = earlier(at, now + RETRY_MS * 1000);
+    /* Before CLOCK_US it would do nothing. */
+    if (at < b->clock_us + CLOCK_US) at = b->clock_us + CLOCK_US;
+    return at > now ? (int)((at - now + 999) / 1000) : 0;
 }
 
 /* ---- the loop ---- */
@@ -221,29 +253,47 @@ static void check_stop(broker *b) {
     /* First the news, so that what is handed back goes elsewhere. */
     broker_gateways_news(b);
     broker_tasks_hand_back(b);
+    b->changed = true;
 }
 
 static bool is_over(const broker *b) {
     return b->draining && (b->n_task == 0 || ty_now_us() >= b->drain_until_us);
 }
 
+static int descriptor_of(void *socket) {
+    int fd = -1; /* poll ignores it */
+    size_t size = sizeof(fd);
+    (void)zmq_getsockopt(socket, ZMQ_FD, &fd, &size);
+    return fd;
+}
+
+/* A socket's descriptor tells of changes alone, and a send may have taken one in. */
+static bool something_waits(void *socket) {
+    int events = 0;
+    size_t size = sizeof(events);
+    return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN);
+}
+
+/* Not zmq_poll, which asks each socket several times: with each token of a stream that costs more than its way. */
 static ty_status turn(broker *b, ty_err *err) {
     uint64_t count;
-    zmq_pollitem_t item[] = {
-        {.socket = b->gw_socket, .events = ZMQ_POLLIN},
-        {.socket = b->wk_socket, .events = ZMQ_POLLIN},
-        {.fd = b->wake_fd, .events = ZMQ_POLLIN},
-        {.socket = b->zap ? broker_zap_socket(b->zap) : NULL, .fd = -1, .events = ZMQ_POLLIN},
+    bool workers = something_waits(b->wk_socket), gateways = something_waits(b->gw_socket);
+    bool any = workers || gateways || (b->zap && something_waits(broker_zap_socket(b->zap)));
+    struct pollfd item[] = {
+        {.fd = descriptor_of(b->wk_socket), .events = POLLIN},
+        {.fd = descriptor_of(b->gw_socket), .events = POLLIN},
+        {.fd = b->wake_fd, .events = POLLIN},
+        {.fd = b->zap ? descriptor_of(broker_zap_socket(b->zap)) : -1, .events = POLLIN},
     };
-    if (zmq_poll(item, b->zap ? 4 : 3, next_timeout_ms(b)) < 0 && errno != EINTR)
-        return ty_fail(err, TY_EIO, "poll: %s", zmq_strerror(errno));
-    if ((item[2].revents & ZMQ_POLLIN) && read(b->wake_fd, &count, sizeof(count)) < 0 &&
+    int n = poll(item, sizeof(item) / sizeof(item[0]), any ? 0 : next_timeout_ms(b));
+    if (n < 0 && errno != EINTR) return ty_fail(err, TY_EIO, "poll: %s", strerror(errno));
+    if (n > 0 && item[2].revents && read(b->wake_fd, &count, sizeof(count)) < 0 &&
         errno != EAGAIN && errno != EINTR)
         return ty_fail(err, TY_EIO, "eventfd: %s", strerror(errno));
     check_stop(b);
     if (b->zap) broker_zap_answer(b->zap);
-    receive(b, true);
-    receive(b, false);
+    if (workers || (n > 0 && item[0].revents)) receive(b, true);
+    if (gateways || (n > 0 && item[1].revents)) receive(b, false);
     tick(b);
     return TY_OK;
 }

@@ -343,6 +343,7 @@ void broker_gateway_message(broker *b, ty_message **m) {
     broker_gateway *g = find_peer(b, *m);
     if (g) g->peer.heard_us = ty_now_us();
     Tyto__Envelope__BodyCase c = (*m)->env->body_case;
+    b->changed = true;
     if (c == TYTO__ENVELOPE__BODY_GATEWAY_HELLO) {
         on_hello(b, g, m);
         return;

@@ -255,8 +255,8 @@ static void fail_unserved(broker *b, broker_task *t) {
     broker_task_fail(b, t, TY_EUNAVAILABLE, text, stage);
 }
 
-void broker_tasks_expire(broker *b, int64_t now_us) {
-    int64_t now_unix = ty_now_unix_us();
+int64_t broker_tasks_expire(broker *b, int64_t now_us) {
+    int64_t now_unix = ty_now_unix_us(), first = 0;
     broker_task *t = TAILQ_FIRST(&b->tasks);
     while (t) {
         broker_task *after = TAILQ_NEXT(t, all);
@@ -265,6 +265,9 @@ void broker_tasks_expire(broker *b, int64_t now_us) {
             fail_late(b, t);
         else if (nobody_serves(b, t, now_us))
             fail_unserved(b, t);
+        else if (deadline && (!first || deadline < first))
+            first = deadline;
         t = after;
     }
+    return first;
 }

@@ -111,8 +111,13 @@ struct broker {
     uint64_t incarnation; /* told in every Welcome */
     uint64_t next_dispatch;
 
-    bool news; /* a pipeline's state may have changed */
+    bool changed; /* who may take what, or who is lost: more than a chunk has come */
+    bool news;    /* a pipeline's state may have changed */
     int64_t news_us, beat_us, judged_us;
+    /* Of the last look at the clock: when it was, whether a peer took nothing, the first deadline (0: none). */
+    int64_t clock_us;
+    bool unsent;
+    int64_t deadline_unix_us;
     bool draining;
     int64_t drain_until_us;
     int64_t refused_log_us; /* log limiter */
@@ -168,8 +173,8 @@ void broker_task_tell_cancel(broker_task *t);
 void broker_task_cancel(broker *b, broker_task *t);
 broker_task *broker_task_find(broker *b, const broker_gateway *gw, const char *request_id,
                               uint32_t part);
-/* Deadlines, and stages that nobody serves. */
-void broker_tasks_expire(broker *b, int64_t now_us);
+/* Deadlines, and stages that nobody serves.  The first deadline of those that are left; 0: none has one. */
+int64_t broker_tasks_expire(broker *b, int64_t now_us);
 void broker_queues_destroy(broker *b);
 
 /* ---- workers.c ---- */
@@ -178,7 +183,8 @@ void broker_worker_message(broker *b, ty_message **m);
 void broker_worker_bad_message(broker *b, ty_message **m, const ty_err *why);
 /* Hands waiting tasks to workers with free credits. */
 void broker_dispatch(broker *b);
-void broker_workers_reap(broker *b);
+/* Removes those that are lost; false: none was. */
+bool broker_workers_reap(broker *b);
 void broker_worker_destroy(broker *b, broker_worker *w);
 
 /* ---- affinity.c: which worker had which beginnings of prompts last ---- */

@@ -115,13 +115,16 @@ static void remove_worker(broker *b, broker_worker *w, const char *why, bool die
     broker_worker_destroy(b, w);
 }
 
-void broker_workers_reap(broker *b) {
+bool broker_workers_reap(broker *b) {
     broker_worker *w = TAILQ_FIRST(&b->workers);
+    bool any = false;
     while (w) {
         broker_worker *after = TAILQ_NEXT(w, next);
+        any = any || w->peer.lost;
         if (w->peer.lost) remove_worker(b, w, w->peer.lost, true);
         w = after;
     }
+    return any;
 }
 
 /* ---- hello ---- */
@@ -428,12 +431,14 @@ static void on_chunk(broker *b, const broker_worker *w, ty_message **m) {
     if (st != TY_OK) {
         broker_task_tell_cancel(t);
         broker_task_fail(b, t, st == TY_EFORMAT ? TY_EIO : st, err.text, hello_of(w)->stage);
+        b->changed = true;
         return;
     }
     t->state = TYTO__PROGRESS__STATE__MOVES;
     t->deaths = t->blame = 0;
     broker_peer_tell(&t->gw->peer, *m);
     *m = NULL;
+    b->changed = b->changed || t->gw->peer.lost;
 }
 
 static void withdraw(broker_worker *w, uint32_t credits) {
@@ -476,6 +481,7 @@ void broker_worker_message(broker *b, ty_message **m) {
     broker_worker *w = find_peer(b, *m);
     if (w) w->peer.heard_us = ty_now_us();
     Tyto__Envelope__BodyCase c = (*m)->env->body_case;
+    b->changed = b->changed || !w || c != TYTO__ENVELOPE__BODY_CHUNK;
     if (c == TYTO__ENVELOPE__BODY_HELLO) {
         on_hello(b, w, m);
         return;
@@ -502,6 +508,7 @@ void broker_worker_message(broker *b, ty_message **m) {
 void broker_worker_bad_message(broker *b, ty_message **m, const ty_err *why) {
     broker_worker *w = find_peer(b, *m);
     broker_task *t = w ? find_task(w, (*m)->env->dispatch) : NULL;
+    b->changed = true;
     /* A broken answer is still an answer: its client hears of it at once, not at the deadline. */
     if (t) {
         grant(w, 1);

@@ -370,6 +370,18 @@ void ask_tick(ask *a) {
     send_due(a);
 }
 
+int64_t ask_due_us(const ask *a) {
+    int64_t due = a->opt.deadline_us;
+    for (int i = 0; i <= a->n_pictures && !a->finished; i++) {
+        const part *p = &a->part[i];
+        int64_t at = p->state == DUE    ? p->due_us
+                     : p->state == SENT ? p->heard_us + a->opt.part_timeout_us
+                                        : due;
+        if (at < due) due = at;
+    }
+    return due;
+}
+
 /* ---- receiving ---- */
 
 /* Moves copies of all visual tokens behind the decode task, in the pictures' order. */

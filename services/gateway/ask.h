@@ -81,6 +81,8 @@ void ask_message(ask *a, int link, ty_message **m);
 /* The visual tokens of picture `part` (taken over), or *m NULL: it goes its way. */
 void ask_looked_up(ask *a, int part, ty_message **m);
 void ask_tick(ask *a);
+/* Monotonic: before then ask_tick has nothing to do, unless something comes in between. */
+int64_t ask_due_us(const ask *a);
 /* Broker `link` is gone: what it had is sent again. */
 void ask_link_lost(ask *a, int link);
 /* Nobody wants the answer: cancels every open part; no sink function is called any more. */

@@ -263,6 +263,15 @@ void broker_link_tick(broker_link *l) {
     }
 }
 
+int64_t broker_link_due_us(const broker_link *l) {
+    int64_t beat = (int64_t)l->heartbeat_ms * 1000,
+            lost = l->heard_us + TY_HEARTBEATS_MISSED * beat;
+    int64_t ask = l->asked_us + STATUS_MS * 1000, due = l->beat_us + beat;
+    if (l->state != UP) return 0;
+    if (ask < due) due = ask;
+    return lost < due ? lost : due;
+}
+
 void broker_link_destroy(broker_link **lp) {
     if (!lp || !*lp) return;
     broker_link *l = *lp;

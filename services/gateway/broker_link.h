@@ -43,8 +43,11 @@ const char *broker_link_reason(const broker_link *l);
 const Tyto__Welcome *broker_link_welcome(const broker_link *l);
 /* Consumes *m on success.  Fails: TY_EUNAVAILABLE (not up), TY_EOVERLOAD. */
 ty_status broker_link_send(broker_link *l, ty_message **m, ty_err *err);
-/* Every few tens of milliseconds: heartbeats, losses, hello. */
+/* Heartbeats, losses, hello: every few tens of milliseconds while it is not up, else at broker_link_due_us and a few
+ * times a second. */
 void broker_link_tick(broker_link *l);
+/* Monotonic: when a link that is up has something to do next; 0: it is not up. */
+int64_t broker_link_due_us(const broker_link *l);
 /* Says goodbye and closes. */
 void broker_link_destroy(broker_link **l);
 

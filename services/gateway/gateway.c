@@ -19,13 +19,26 @@
 #include <xxhash.h>
 
 enum {
-    TICK_MS = 20,
+    TICK_MS = 20, /* while something is not as it should be */
+    CALM_TICK_MS =
+        100, /* at most: a wake-up with each chunk of a stream costs as much as the chunk */
     IDLE_S = 75,
     WRITE_S = 60,
     MAX_BACKLOG_BYTES = 4 << 20,
     STORE_TIMEOUT_MS = 5000,
     READY_GRACE_US = 25 * 1000 * 1000, /* under the broker's own grace for a lost stage */
 };
+
+static void tick_in(gateway *g, int64_t us) {
+    struct timeval t = {.tv_sec = us / 1000000, .tv_usec = us % 1000000};
+    if (g->tick) (void)event_add(g->tick, &t);
+}
+
+/* Something has changed that the next tick shall see to. */
+static void hurry(gateway *g) {
+    if (!g->hurried) tick_in(g, TICK_MS * 1000);
+    g->hurried = true;
+}
 
 /* ---- brokers ---- */
 
@@ -137,11 +150,13 @@ static void on_change(void *ctx, int index) {
         for (int k = TY_STAGE_PREPROCESS; k <= TY_STAGE_ABSTRACTOR; k++)
             refresh_arithmetic(g, &g->pipeline[i], (ty_stage_kind)k);
     }
+    hurry(g);
 }
 
 static void on_lost(void *ctx, int index) {
     gateway *g = ctx;
     for (int i = 0; i < g->n_ask; i++) ask_link_lost(g->ask[i], index);
+    hurry(g);
 }
 
 static void on_message(void *ctx, int index, ty_message **m) {
@@ -404,11 +419,15 @@ static ty_status send_to_any(gateway *g, int *link, ty_message **m, ty_err *err)
 
 ty_status gateway_send(void *ctx, int *link, ty_message **m, ty_err *err) {
     gateway *g = *(gateway *const *)ctx;
-    return *link >= 0 ? broker_link_send(g->link[*link], m, err) : send_to_any(g, link, m, err);
+    ty_status st =
+        *link >= 0 ? broker_link_send(g->link[*link], m, err) : send_to_any(g, link, m, err);
+    if (st != TY_OK) hurry(g);
+    return st;
 }
 
 void gateway_event(void *ctx, ask_event what, const char *stage) {
     gateway *g = *(gateway *const *)ctx;
+    if (what == ASK_RESENT) hurry(g);
     if (what == ASK_RESENT) ty_metric_add(g->metrics.resent, 1, TY_LABELS(stage));
     if (what == ASK_REDISPATCHED) ty_metric_add(g->metrics.redispatched, 1, TY_LABELS(stage));
     if (what == ASK_LATE) ty_metric_add(g->metrics.late, 1, NULL);
@@ -422,9 +441,25 @@ static void tick_store(gateway *g) {
         g->released = turn_release(g->redis, g->opt.name, g->life, NULL) == TY_OK;
 }
 
+/* When the next tick is wanted at the latest. */
+static int64_t next_tick_us(const gateway *g, int64_t now) {
+    int64_t soon = now + TICK_MS * 1000, due = now + CALM_TICK_MS * 1000;
+    if (g->draining || (g->redis && !ty_redis_async_up(g->redis))) due = soon;
+    for (int i = 0; i < g->n_link; i++) {
+        int64_t at = broker_link_due_us(g->link[i]);
+        if (at < due) due = at;
+    }
+    for (int i = 0; i < g->n_ask; i++) {
+        int64_t at = ask_due_us(g->ask[i]);
+        if (at < due) due = at;
+    }
+    return due < soon ? soon : due;
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg) {
     (void)fd, (void)what;
     gateway *g = arg;
+    g->hurried = false;
     for (int i = 0; i < g->n_link; i++) broker_link_tick(g->link[i]);
     for (int i = 0; i < g->n_ask; i++) ask_tick(g->ask[i]);
     if (g->redis) tick_store(g);
@@ -432,6 +467,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg) {
     reap(g);
     for (int i = 0; i < g->n_pipeline; i++)
         if (g->pipeline[i].ready) g->pipeline[i].ready_us = ty_now_us();
+    int64_t now = ty_now_us();
+    if (!g->hurried) tick_in(g, next_tick_us(g, now) - now);
     if (!g->draining) return;
     if (http_server_active(g->http) == 0 || ty_now_us() > g->drain_until_us)
         event_base_loopbreak(g->base);
@@ -448,6 +485,7 @@ static void on_signal(evutil_socket_t sig, short what, void *arg) {
     g->draining = true;
     g->drain_until_us = ty_now_us() + (int64_t)g->opt.drain_s * 1000000;
     http_server_drain(g->http);
+    hurry(g);
 }
 
 static void on_finish(void *ctx, const char *route, int status, int64_t us) {
@@ -552,13 +590,13 @@ static ty_status start_fetch(gateway *g, ty_err *err) {
 }
 
 static ty_status make_events(gateway *g, ty_err *err) {
-    struct timeval tick = {.tv_usec = TICK_MS * 1000};
-    g->tick = event_new(g->base, -1, EV_PERSIST, on_tick, g);
+    g->tick = event_new(g->base, -1, 0, on_tick, g);
     g->sigterm = evsignal_new(g->base, SIGTERM, on_signal, g);
     g->sigint = evsignal_new(g->base, SIGINT, on_signal, g);
-    if (!g->tick || !g->sigterm || !g->sigint || event_add(g->tick, &tick) != 0 ||
-        event_add(g->sigterm, NULL) != 0 || event_add(g->sigint, NULL) != 0)
+    if (!g->tick || !g->sigterm || !g->sigint || event_add(g->sigterm, NULL) != 0 ||
+        event_add(g->sigint, NULL) != 0)
         return ty_fail(err, TY_ENOMEM, "no memory for the event loop");
+    hurry(g);
     return TY_OK;
 }
 

@@ -63,6 +63,7 @@ typedef struct {
     gateway_options opt;
     struct event_base *base;
     struct event *tick, *sigterm, *sigint;
+    bool hurried; /* the next tick comes soon */
     void *zmq;
     auth *auth;
     http_server *http;
