@@ -403,7 +403,7 @@ static ty_status recv_part(void *socket, zmq_msg_t *part, ty_err *err) {
     if (rc >= 0) return TY_OK;
     int why = errno;
     zmq_msg_close(part);
-    if (why == EAGAIN) return ty_fail(err, TY_ENOTFOUND, "nothing is waiting");
+    if (why == EAGAIN) return TY_ENOTFOUND; /* usual: no text is made for it */
     return ty_fail(err, TY_EIO, "receive: %s", zmq_strerror(why));
 }
 

@@ -61,7 +61,7 @@ ty_status ty_message_tensor(ty_message *m, int i, const char **name, ty_tensor *
  * Receives one whole message without blocking.  router: the first frame is the routing id.  Frames are
  * checked against the envelope (number, lengths), not yet against their checksums.
  *   TY_OK        *out is set, with a body
- *   TY_ENOTFOUND nothing is waiting (*out NULL)
+ *   TY_ENOTFOUND nothing is waiting (*out NULL, *err as it was)
  *   TY_EFORMAT / TY_EVERSION / TY_ELIMIT  a message came, was refused and is gone; *out holds the
  *                identity and an envelope with no body and no tensors (request_id, part, generation,
  *                attempt, hop, dispatch as far as they could be read), so that the caller can answer

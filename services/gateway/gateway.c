@@ -19,9 +19,8 @@
 #include <xxhash.h>
 
 enum {
-    TICK_MS = 20, /* while something is not as it should be */
-    CALM_TICK_MS =
-        100, /* at most: a wake-up with each chunk of a stream costs as much as the chunk */
+    TICK_MS = 20,       /* while something is not as it should be */
+    CALM_TICK_MS = 100, /* else at most: a wake-up costs as much as a chunk of a stream */
     IDLE_S = 75,
     WRITE_S = 60,
     MAX_BACKLOG_BYTES = 4 << 20,
