@@ -418,6 +418,28 @@ static void ask_fails_at_its_deadline(void **state) {
     end(&w, &a);
 }
 
+static int64_t due_in_ms(const ask *a) {
+    return (ask_due_us(a) - ty_now_us()) / 1000;
+}
+
+static void ask_says_when_it_is_due(void **state) {
+    (void)state;
+    world w = {0};
+    const char *files[] = {"one"};
+    ask *a = start(&w, 1, files, 60000000, 30000000);
+    assert_in_range(due_in_ms(a), 20000, 30000); /* no word of the picture */
+    w.up = -1;
+    ask_link_lost(a, 0);
+    assert_in_range(due_in_ms(a), 0, 1000); /* it is sent again soon */
+    ask_cancel(a);
+    end(&w, &a);
+    w = (world){0};
+    a = start(&w, 1, files, 10000000, 30000000);
+    assert_in_range(due_in_ms(a), 5000, 10000); /* its deadline */
+    ask_cancel(a);
+    end(&w, &a);
+}
+
 static void ask_refuses_a_gap_and_a_wrong_tensor(void **state) {
     (void)state;
     world w = {0};
@@ -455,6 +477,7 @@ int main(void) {
         cmocka_unit_test(ask_blames_a_task_that_broke_three_workers),
         cmocka_unit_test(ask_sends_again_what_is_not_heard_of),
         cmocka_unit_test(ask_fails_at_its_deadline),
+        cmocka_unit_test(ask_says_when_it_is_due),
         cmocka_unit_test(ask_refuses_a_gap_and_a_wrong_tensor),
     };
     return cmocka_run_group_tests_name("ask", tests, NULL, NULL);
