@@ -36,7 +36,7 @@ static const ty_option table[] = {
     TY_OPT_INT("context", "TYTO_CONTEXT", own.context, 0, 0, 1 << 20,
                "positions a sequence may have; 0 = the model's own"),
     TY_OPT_INT(
-        "chunk-ms", "TYTO_CHUNK_MS", own.chunk_ms, 20, 0, 1000,
+        "chunk-ms", "TYTO_CHUNK_MS", own.chunk_ms, 30, 0, 1000,
         "tokens of an answer that follow each other so closely travel together; 0 = none do"),
     TY_OPT_INT("prefill-chunk", "TYTO_PREFILL_CHUNK", own.prefill_chunk, 0, 0, 1 << 16,
                "prompt rows in one step; 0 = 256"),

@@ -192,6 +192,8 @@ static int set_up(void **state) {
     if (n_stream < KINDS || n_stream > STREAMS_MAX) n_stream = 24;
     dice = seed ? (unsigned)atoi(seed) : 1;
     const char *dir = test_synth("slow", llm, "tiny", "1");
+    /* Small chunks, so that a stream is in its middle long before the first answers are whole. */
+    assert_int_equal(setenv("TYTO_CHUNK_MS", "10", 1), 0);
     fleet_rig_start(&fleet, &(fleet_rig_options){.pipeline = dir,
                                                  .brokers = BROKERS,
                                                  .gateways = 1,
