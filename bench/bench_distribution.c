@@ -29,7 +29,7 @@
 
 static struct {
     int threads, port, rounds;
-    const char *out, *models, *tyto, *image;
+    const char *out, *models, *tyto, *image, *only;
     bool quick, strict, full;
 } opt;
 
@@ -41,6 +41,7 @@ static const ty_option table[] = {
     TY_OPT_STR("models", NULL, opt.models, "bench/out/models", "DIR", "where models are kept"),
     TY_OPT_STR("tyto", NULL, opt.tyto, "build/bin/tyto", "FILE", "the command"),
     TY_OPT_STR("image", NULL, opt.image, "tests/golden/images/photo_47.jpg", "FILE", "a JPEG"),
+    TY_OPT_STR("only", NULL, opt.only, "", "NAME", "one of 110m, 7b"),
     TY_OPT_FLAG("quick", NULL, opt.quick, "three rounds"),
     TY_OPT_FLAG("full", NULL, opt.full, "all 32 layers of the 7B decoder (eight otherwise)"),
     TY_OPT_FLAG("strict", NULL, opt.strict, "fail when the wanted figures are missed"),
@@ -306,6 +307,10 @@ static void bench_ways(comparison *c, const char *name, const char *const *synth
     if (pid > 0) (void)waitpid(pid, NULL, 0);
 }
 
+static bool wanted(const char *what) {
+    return !*opt.only || strcmp(opt.only, what) == 0;
+}
+
 int main(int argc, char **argv) {
     ty_options_next next = ty_options_parse(
         table, "bench_distribution", "What separate processes cost against one.", argc, argv, NULL);
@@ -318,12 +323,13 @@ int main(int argc, char **argv) {
     printf("\n%s, kernels %s: one process and the services\n", ty_cpu_name(), ty_cpu_kernels());
     printf("%-22s %-8s %10s %10s %8s %10s %10s %9s\n", "", "", "first ms", "services", "more",
            "tokens/s", "services", "change");
-    bench_ways(&c, "dist-110m-q8_0",
-               (const char *[]){"--llm", "110m", "--vit", "tiny", "--type", "q8_0", NULL}, 96);
-    if (opt.full)
+    if (wanted("110m"))
+        bench_ways(&c, "dist-110m-q8_0",
+                   (const char *[]){"--llm", "110m", "--vit", "tiny", "--type", "q8_0", NULL}, 96);
+    if (wanted("7b") && opt.full)
         bench_ways(&c, "dist-7b-q4_0",
                    (const char *[]){"--llm", "7b", "--vit", "tiny", "--type", "q4_0", NULL}, 24);
-    else
+    else if (wanted("7b"))
         bench_ways(&c, "dist-7b-q4_0-8",
                    (const char *[]){"--llm", "7b", "--layers", "8", "--vit", "tiny", "--type",
                                     "q4_0", NULL},
