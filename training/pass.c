@@ -87,7 +87,7 @@ static void add_weight_grads(way *w, const param *first) {
 enum {
     SMALL =
         512, /* models up to this width lose more by threads that meet than by many small products */
-    PART_ROWS = 128, /* rows of a part that are worth it */
+    PART_ROWS = 64, /* rows of a part that are worth it */
 };
 
 /* Sample that part i of n begins with: the first whose middle lies behind i / n of all rows. */
