@@ -236,7 +236,7 @@ ty_status owl_batch_part(const owl_batch *b, int first, int n, int visual_rows, 
     *part = (owl_batch){.n_sample = n};
     int picture = b->picture ? b->picture[first] : first;
     part->pixels = b->pixels ? b->pixels + picture * pixels : NULL;
-    if (!b->start) {
+    if (!b->start || !b->picture) {
         part_of_labels(b, first, n, part);
         return TY_OK;
     }

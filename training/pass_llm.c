@@ -203,7 +203,7 @@ static bool take_loss_room(train_run *r, const owl *m, llm_pass *const *p, int n
     w->logits = op_floats(r, PIECE * (int64_t)m->llm.n_vocab);
     w->last = ty_arena_array(r->arena, 2 * (size_t)n, sizeof *w->last);
     if (!w->last) op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for %d parts", n));
-    if (r->st != TY_OK) return false;
+    if (r->st != TY_OK || !w->last) return false;
     w->d = w->last + n;
     for (int i = 0; i < n; i++) {
         int64_t all = p[i]->b->n_row * c;
@@ -220,7 +220,7 @@ double llm_loss(train_run *r, const owl *m, llm_pass *const *p, int n, float wei
     size_t row = (size_t)c * sizeof(float);
     int all = n_target(p, n);
     double sum = 0;
-    loss_room w;
+    loss_room w = {0};
     if (!take_loss_room(r, m, p, n, backward, &w)) return 0;
     cursor read = {.p = p}, write = {.p = p};
     for (int t = 0; t < all && r->st == TY_OK; t += PIECE) {
