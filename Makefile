@@ -112,9 +112,9 @@ $(OUT)/bin/tyto-train-mpi: $(OUT)/obj/training/main.o $(OUT)/obj/training/ranks_
 	@echo "  LD $@"
 	@$(CC) $(LDFLAGS) -o $@ $^ $(shell mpicc --showme:link) $(LDLIBS)
 .PHONY: training
-training: ## the trainer over MPI, build/bin/tyto-train-mpi (installs OpenMPI's packages)
+training: all ## the trainer over MPI, build/bin/tyto-train-mpi (installs OpenMPI's packages)
 	@tools/setup libopenmpi-dev openmpi-bin
-	@$(MAKE) --no-print-directory $(OUT)/bin/tyto-train $(OUT)/bin/tyto-train-mpi
+	@$(MAKE) --no-print-directory $(OUT)/bin/tyto-train-mpi
 
 include tests/tests.mk
 -include bench/bench.mk
