@@ -307,10 +307,6 @@ static void bench_ways(comparison *c, const char *name, const char *const *synth
     if (pid > 0) (void)waitpid(pid, NULL, 0);
 }
 
-static bool wanted(const char *what) {
-    return !*opt.only || strcmp(opt.only, what) == 0;
-}
-
 int main(int argc, char **argv) {
     ty_options_next next = ty_options_parse(
         table, "bench_distribution", "What separate processes cost against one.", argc, argv, NULL);
@@ -323,13 +319,13 @@ int main(int argc, char **argv) {
     printf("\n%s, kernels %s: one process and the services\n", ty_cpu_name(), ty_cpu_kernels());
     printf("%-22s %-8s %10s %10s %8s %10s %10s %9s\n", "", "", "first ms", "services", "more",
            "tokens/s", "services", "change");
-    if (wanted("110m"))
+    if (bench_wanted(opt.only, "110m"))
         bench_ways(&c, "dist-110m-q8_0",
                    (const char *[]){"--llm", "110m", "--vit", "tiny", "--type", "q8_0", NULL}, 96);
-    if (wanted("7b") && opt.full)
+    if (bench_wanted(opt.only, "7b") && opt.full)
         bench_ways(&c, "dist-7b-q4_0",
                    (const char *[]){"--llm", "7b", "--vit", "tiny", "--type", "q4_0", NULL}, 24);
-    else if (wanted("7b"))
+    else if (bench_wanted(opt.only, "7b"))
         bench_ways(&c, "dist-7b-q4_0-8",
                    (const char *[]){"--llm", "7b", "--layers", "8", "--vit", "tiny", "--type",
                                     "q4_0", NULL},

@@ -32,7 +32,7 @@ static const ty_option table[] = {
     TY_OPT_STR("out", NULL, opt.out, "bench/out/stages.json", "FILE", "where the JSON goes"),
     TY_OPT_STR("models", NULL, opt.models, "bench/out/models", "DIR", "where models are kept"),
     TY_OPT_STR("tyto", NULL, opt.tyto, "build/bin/tyto", "FILE", "the command that makes models"),
-    TY_OPT_STR("only", NULL, opt.only, NULL, "PART", "vision, decoder or multiway; absent: all"),
+    TY_OPT_STR("only", NULL, opt.only, "", "PART", "vision, decoder or multiway; absent: all"),
     TY_OPT_FLAG("strict", NULL, opt.strict, "fail when a floor is missed"),
     TY_OPT_FLAG("quick", NULL, opt.quick, "two runs of each and four layers of the decoder"),
     TY_OPT_FLAG("full", NULL, opt.full, "all 32 layers of the decoder (11 GB of files)"),
@@ -359,10 +359,6 @@ static void bench_multiway(bench *b, const char *type, int layers) {
     decoder_destroy(&v2);
 }
 
-static bool wanted(const char *part) {
-    return !opt.only || strcmp(opt.only, part) == 0;
-}
-
 int main(int argc, char **argv) {
     bench b = {0};
     ty_err err = {0};
@@ -376,18 +372,18 @@ int main(int argc, char **argv) {
     b.rep = report_open(&b.lim, ty_pool_size(b.pool));
     if (!b.rep) bench_stop("report", "out of memory");
     int layers = opt.full ? 32 : opt.quick ? 4 : 8;
-    if (wanted("vision")) {
+    if (bench_wanted(opt.only, "vision")) {
         bench_vision(&b, "v1", "f32", b.lim.f32_gflops, 0.6);
         bench_vision(&b, "v1", "q8_0", b.lim.int8_gops, 0);
         bench_vision(&b, "v2", "f32", b.lim.f32_gflops, 0.6);
         bench_vision(&b, "v2", "q8_0", b.lim.int8_gops, 0);
     }
-    if (wanted("decoder")) {
+    if (bench_wanted(opt.only, "decoder")) {
         bench_decoder(&b, "q4_0", layers, b.lim.int8_gops, 0.25);
         bench_decoder(&b, "q8_0", layers, b.lim.int8_gops, 0.25);
         bench_decoder(&b, "f32", 1, b.lim.f32_gflops, 0);
     }
-    if (wanted("multiway")) {
+    if (bench_wanted(opt.only, "multiway")) {
         bench_multiway(&b, "q4_0", layers);
         bench_multiway(&b, "q8_0", layers);
         bench_multiway(&b, "f32", 1);

@@ -199,10 +199,6 @@ static void measure(bench *b, const subject *s) {
     report_note(b->rep, note);
 }
 
-static bool wanted(const char *what) {
-    return !*opt.only || strcmp(opt.only, what) == 0;
-}
-
 static void bench_vit(bench *b) {
     int64_t pixels = (int64_t)opt.pictures * 3 * 224 * 224, rows = (int64_t)opt.pictures * 257;
     float *x = bench_floats((size_t)pixels), *d = bench_floats((size_t)rows * 1024);
@@ -301,9 +297,9 @@ int main(int argc, char **argv) {
     if (!b.run.arena || !limits_measure(b.run.pool, &b.lim)) bench_stop("limits", "no memory");
     b.rep = report_open(&b.lim, ty_pool_size(b.run.pool));
     if (!b.rep) bench_stop("report", "no memory");
-    if (wanted("vit")) bench_vit(&b);
-    if (wanted("llm")) bench_llm(&b);
-    if (wanted("owlet")) bench_owlet(&b);
+    if (bench_wanted(opt.only, "vit")) bench_vit(&b);
+    if (bench_wanted(opt.only, "llm")) bench_llm(&b);
+    if (bench_wanted(opt.only, "owlet")) bench_owlet(&b);
     int missed = report_close(b.rep, opt.out);
     train_run_clear(&b.run);
     ty_arena_destroy(&b.run.arena);

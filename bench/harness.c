@@ -29,6 +29,10 @@ void bench_make_parents(const char *path) {
     }
 }
 
+bool bench_wanted(const char *only, const char *what) {
+    return !*only || strcmp(only, what) == 0;
+}
+
 float *bench_floats(size_t n) {
     float *x = malloc(n * sizeof *x);
     uint32_t state = 1;

@@ -2,12 +2,15 @@
 #ifndef TY_BENCH_HARNESS_H
 #define TY_BENCH_HARNESS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* "bench: what: why" on stderr, and the end of the process: a bench has nobody to hand an error to. */
 _Noreturn void bench_stop(const char *what, const char *why);
 /* Makes the folders that path is in. */
 void bench_make_parents(const char *path);
+/* Is `what` to be measured?  only: the one that is, "" for all. */
+bool bench_wanted(const char *only, const char *what);
 /* n numbers in [-1, 1), always the same; free() them. */
 float *bench_floats(size_t n);
 

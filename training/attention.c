@@ -14,6 +14,7 @@
 #include "common/math/kernel.h"
 #include "common/math/matmul.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -249,6 +250,26 @@ static ty_status run(ty_pool *p, job *j, void (*task)(void *, int, int), ty_err 
     ty_pool_run(p, a->n_seq * a->n_head, task, j);
     if (!p) free(j->scratch);
     return TY_OK;
+}
+
+grad_attention grad_attention_of(const float *q, const float *k, const float *v, int64_t ld,
+                                 int64_t hd, int n_head, int d, int n_seq, const int *q_start,
+                                 const int *kv_start) {
+    return (grad_attention){.q = q,
+                            .k = k,
+                            .v = v,
+                            .ldq = ld,
+                            .ldk = ld,
+                            .ldv = ld,
+                            .hdq = hd,
+                            .hdk = hd,
+                            .hdv = hd,
+                            .n_seq = n_seq,
+                            .n_head = n_head,
+                            .d = d,
+                            .q_start = q_start,
+                            .kv_start = kv_start,
+                            .scale = 1.0f / sqrtf((float)d)};
 }
 
 ty_status attention_forward(ty_pool *p, const grad_attention *a, float *ctx, int64_t ldo,

@@ -51,6 +51,11 @@ typedef struct {
     bool causal;
 } grad_attention;
 
+/* With q, k and v in rows of one length, heads `hd` apart and d wide, scaled by 1 / sqrt(d); rows are where their starts
+ * say. */
+grad_attention grad_attention_of(const float *q, const float *k, const float *v, int64_t ld,
+                                 int64_t hd, int n_head, int d, int n_seq, const int *q_start,
+                                 const int *kv_start);
 /* ctx[row] of every query row, heads side by side, rows ldo apart.  Fails: TY_ENOMEM. */
 ty_status attention_forward(ty_pool *p, const grad_attention *a, float *ctx, int64_t ldo,
                             ty_err *err);

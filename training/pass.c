@@ -41,8 +41,11 @@ struct pass_part {
     double loss;
 };
 
+typedef struct way way;
+typedef void way_step(pass_part *p, const way *w, int i);
+
 /* A batch on its way: all parts do a step before any does the next. */
-typedef struct {
+struct way {
     train_run *r;
     const owl *m;
     const owl_batch *b;
@@ -50,9 +53,10 @@ typedef struct {
     bool backward, visual;
     pass_part *part;
     int n;
-    void (*step)(pass_part *p, const void *way, int i);
+    weight_grads **later; /* [n] what each part has noted */
+    way_step *step;
     int i;
-} way;
+};
 
 static void step_task(void *ctx, int task, int member) {
     const way *w = ctx;
@@ -60,7 +64,7 @@ static void step_task(void *ctx, int task, int member) {
     if (w->part[task].r.st == TY_OK) w->step(&w->part[task], w, w->i);
 }
 
-static void each(way *w, void (*step)(pass_part *p, const void *way, int i), int i) {
+static void each(way *w, way_step *step, int i) {
     if (w->r->st != TY_OK) return;
     w->step = step;
     w->i = i;
@@ -74,30 +78,23 @@ static void each(way *w, void (*step)(pass_part *p, const void *way, int i), int
 /* What the parts noted goes into the parameters; first: those from it on are complete then (NULL: not yet). */
 static void add_weight_grads(way *w, const param *first) {
     train_run *r = w->r;
-    weight_grads **of = ty_arena_array(r->arena, (size_t)w->n, sizeof *of);
-    if (!of) op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for %d parts", w->n));
-    if (r->st != TY_OK || !of) return;
-    for (int i = 0; i < w->n; i++) of[i] = &w->part[i].r.later;
-    op_fail(r, weight_grads_add(of, w->n, r->pool, r->products, &r->flops, &r->err));
+    if (r->st != TY_OK) return;
+    op_fail(r, weight_grads_add(w->later, w->n, r->pool, r->products, &r->flops, &r->err));
     if (r->st == TY_OK && first && r->complete) r->complete(r->ctx, first);
 }
 
 /* ---- which parts ---- */
 
-enum {
-    SMALL =
-        512, /* models up to this width lose more by threads that meet than by many small products */
-    PART_ROWS = 64, /* rows of a part that are worth it */
-};
+/* Models up to this width lose more by threads that meet than by smaller products, if a part has so many rows. */
+enum { SMALL = 512, PART_ROWS = 64 };
 
 /* Sample that part i of n begins with: the first whose middle lies behind i / n of all rows. */
 static int first_sample(const owl_batch *b, int i, int n) {
-    int64_t rows = 0, before = 0;
+    int64_t before = 0;
     int s = 0;
-    for (int k = 0; k < b->n_sample; k++) rows += owl_batch_rows(b, k);
     for (; s < b->n_sample; s++) {
         int64_t mine = owl_batch_rows(b, s);
-        if ((2 * before + mine) * n > 2 * rows * i) break;
+        if ((2 * before + mine) * n > 2 * (int64_t)b->n_row * i) break;
         before += mine;
     }
     return s;
@@ -107,8 +104,8 @@ static int first_sample(const owl_batch *b, int i, int n) {
 static bool is_even(const owl_batch *b, int n) {
     for (int i = 0; i < n; i++) {
         int64_t rows = 0;
-        for (int k = first_sample(b, i, n); k < first_sample(b, i + 1, n); k++)
-            rows += owl_batch_rows(b, k);
+        int end = first_sample(b, i + 1, n);
+        for (int k = first_sample(b, i, n); k < end; k++) rows += owl_batch_rows(b, k);
         if (rows == 0 || rows * n > b->n_row + b->n_row / 5) return false;
     }
     return true;
@@ -186,10 +183,13 @@ static ty_status cut(train_run *r, const owl *m, const owl_batch *b, way *w, ty_
     ty_status st = have_parts(r, n, err);
     w->part = r->part;
     w->n = n;
+    w->later = ty_arena_array(r->arena, (size_t)n, sizeof *w->later);
+    if (st == TY_OK && !w->later) st = ty_fail(err, TY_ENOMEM, "no memory for %d parts", n);
     for (int i = 0; i < n && st == TY_OK; i++) {
         pass_part *p = &w->part[i];
         int first = first_sample(b, i, n);
         set_out(r, p, n == 1);
+        w->later[i] = &p->r.later;
         if (n == 1)
             p->b = *b;
         else
@@ -202,26 +202,22 @@ static ty_status cut(train_run *r, const owl *m, const owl_batch *b, way *w, ty_
 /* ---- steps ---- */
 
 static void see(pass_part *p, const owl *m) {
-    int grid = m->vit.image_size / m->vit.patch_size;
     vit_forward(&p->r, m, p->b.pixels, p->b.n_picture, &p->vit);
     if (p->r.st == TY_OK)
-        abstractor_forward(&p->r, m, p->vit.features, p->b.n_picture, grid * grid + 1,
+        abstractor_forward(&p->r, m, p->vit.features, p->b.n_picture, owl_patches(m) + 1,
                            &p->abstractor);
 }
 
-static void vit_begin(pass_part *p, const void *ctx, int i) {
-    const way *w = ctx;
+static void vit_begin(pass_part *p, const way *w, int i) {
     (void)i;
     vit_back_begin(&p->r, w->m, &p->vit, p->d);
 }
 
-static void vit_layer(pass_part *p, const void *ctx, int i) {
-    const way *w = ctx;
+static void vit_layer(pass_part *p, const way *w, int i) {
     vit_back_layer(&p->r, w->m, &p->vit, i);
 }
 
-static void vit_end(pass_part *p, const void *ctx, int i) {
-    const way *w = ctx;
+static void vit_end(pass_part *p, const way *w, int i) {
     (void)i;
     vit_back_end(&p->r, w->m, &p->vit);
 }
@@ -240,15 +236,13 @@ static void vit_down(way *w) {
     for (int i = 0; i < w->n && w->r->st == TY_OK; i++) vit_add_embedding_grads(m, &w->part[i].vit);
 }
 
-static void abstractor_begin(pass_part *p, const void *ctx, int i) {
-    const way *w = ctx;
+static void abstractor_begin(pass_part *p, const way *w, int i) {
     (void)i;
     abstractor_back_begin(&p->r, w->m, &p->abstractor, p->d_tokens, vit_trains(w->m));
     p->d = p->abstractor.d_features;
 }
 
-static void abstractor_layer(pass_part *p, const void *ctx, int i) {
-    const way *w = ctx;
+static void abstractor_layer(pass_part *p, const way *w, int i) {
     abstractor_back_layer(&p->r, w->m, &p->abstractor, i);
 }
 
@@ -268,19 +262,16 @@ static void visual_down(way *w) {
     if (vit_trains(m)) vit_down(w);
 }
 
-static void llm_begin(pass_part *p, const void *ctx, int i) {
-    const way *w = ctx;
+static void llm_begin(pass_part *p, const way *w, int i) {
     (void)i;
     llm_back_begin(&p->r, w->m, &p->llm);
 }
 
-static void llm_layer(pass_part *p, const void *ctx, int i) {
-    const way *w = ctx;
+static void llm_layer(pass_part *p, const way *w, int i) {
     llm_back_layer(&p->r, w->m, &p->llm, i);
 }
 
-static void llm_tokens(pass_part *p, const void *ctx, int i) {
-    const way *w = ctx;
+static void llm_tokens(pass_part *p, const way *w, int i) {
     int64_t rows = (int64_t)p->b.n_picture * (w->m->abstractor.n_query + 1);
     (void)i;
     p->d_tokens = op_floats(&p->r, rows * w->m->llm.width);
@@ -311,8 +302,7 @@ static void reach_vision(const owl *m) {
 }
 
 /* The ViT alone. */
-static void see_cells(pass_part *p, const void *ctx, int i) {
-    const way *w = ctx;
+static void see_cells(pass_part *p, const way *w, int i) {
     (void)i;
     vit_forward(&p->r, w->m, p->b.pixels, p->b.n_picture, &p->vit);
     p->d = w->backward ? op_floats(&p->r, p->vit.rows * w->m->vit.width) : NULL;
@@ -327,8 +317,7 @@ static void run_cells(way *w) {
 }
 
 /* Pictures to visual rows, and no further. */
-static void see_rows(pass_part *p, const void *ctx, int i) {
-    const way *w = ctx;
+static void see_rows(pass_part *p, const way *w, int i) {
     (void)i;
     see(p, w->m);
     p->d_tokens =
@@ -342,8 +331,7 @@ static void run_rows(way *w) {
     if (w->backward) visual_down(w);
 }
 
-static void see_and_read(pass_part *p, const void *ctx, int i) {
-    const way *w = ctx;
+static void see_and_read(pass_part *p, const way *w, int i) {
     (void)i;
     if (w->visual) see(p, w->m);
     if (p->r.st == TY_OK) llm_forward(&p->r, w->m, &p->b, p->abstractor.tokens, &p->llm);

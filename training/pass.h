@@ -88,6 +88,7 @@ typedef struct {
 typedef struct {
     int n; /* pictures */
     int64_t rows;
+    int *start;                /* [n + 1] first row of each picture */
     float *patches, *embedded; /* before pre_layernorm */
     float **x;                 /* [n_layer + 1] the residual stream before each layer */
     vit_kept *kept;            /* [n_layer], or one that all share when recomputing */

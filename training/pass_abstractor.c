@@ -1,6 +1,6 @@
 /*
  * pass_abstractor.c - the visual abstractor forward and backward (pass.h), both versions; the forward is
- * that of services/abstractor/abstractor.c.  A layer, with x the queries and e the image's features:
+ * that of services/abstractor/abstractor.c, but for attention (attention.c).  A layer, with x the queries and e the image's features:
  *
  *     xn = norm1(x), en = normk(e), kv_in = [xn ; en]
  *     q = query(xn + q_pos), k = key(kv_in + k_pos), v = value(kv_in)         positions: v2 alone
@@ -51,22 +51,9 @@ static void gather(train_run *r, const owl *m, const owl_abstractor_layer *l,
 
 static grad_attention attention_of(const owl *m, const abstractor_pass *p,
                                    const abstractor_kept *k) {
-    int64_t c = m->abstractor.width, d = c / m->abstractor.n_head;
-    return (grad_attention){.q = k->q,
-                            .k = k->k,
-                            .v = k->v,
-                            .ldq = c,
-                            .ldk = c,
-                            .ldv = c,
-                            .hdq = d,
-                            .hdk = d,
-                            .hdv = d,
-                            .n_seq = p->n,
-                            .n_head = m->abstractor.n_head,
-                            .d = (int)d,
-                            .q_start = p->q_start,
-                            .kv_start = p->kv_start,
-                            .scale = 1.0f / sqrtf((float)d)};
+    int c = m->abstractor.width, d = c / m->abstractor.n_head;
+    return grad_attention_of(k->q, k->k, k->v, c, d, m->abstractor.n_head, d, p->n, p->q_start,
+                             p->kv_start);
 }
 
 static void layer_forward(train_run *r, const owl *m, const abstractor_pass *p, int i,

@@ -9,7 +9,6 @@
 #include "training/grad.h"
 #include "training/pass.h"
 
-#include <math.h>
 #include <string.h>
 
 /* Rows of way w: all of them where there is but one way. */
@@ -81,25 +80,12 @@ static void rope(train_run *r, const owl *m, const owl_batch *b, float *x, bool 
 }
 
 static grad_attention attention_of(const owl *m, const owl_batch *b, const llm_kept *k) {
-    int64_t c = m->llm.width, d = c / m->llm.n_head;
-    return (grad_attention){.q = k->q,
-                            .k = k->k,
-                            .v = k->v,
-                            .ldq = c,
-                            .ldk = c,
-                            .ldv = c,
-                            .hdq = d,
-                            .hdk = d,
-                            .hdv = d,
-                            .n_seq = b->n_sample,
-                            .n_head = m->llm.n_head,
-                            .d = (int)d,
-                            .q_start = b->start,
-                            .q_row = b->order,
-                            .kv_start = b->start,
-                            .kv_row = b->order,
-                            .scale = 1.0f / sqrtf((float)d),
-                            .causal = true};
+    int c = m->llm.width, d = c / m->llm.n_head;
+    grad_attention a = grad_attention_of(k->q, k->k, k->v, c, d, m->llm.n_head, d, b->n_sample,
+                                         b->start, b->start);
+    a.q_row = a.kv_row = b->order;
+    a.causal = true;
+    return a;
 }
 
 static void keep(train_run *r, const owl *m, const owl_batch *b, llm_kept *k) {

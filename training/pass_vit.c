@@ -1,14 +1,13 @@
 /*
  * pass_vit.c - the vision transformer forward and backward (pass.h).  The forward is that of
- * services/vit/vit.c, operation by operation, but keeps what the backward needs.
+ * services/vit/vit.c, operation by operation, but keeps what the backward needs and attends as
+ * the backward does (attention.c).
  */
 #include "common/math/kernel.h"
-#include "common/math/nn.h"
 #include "training/grad.h"
 #include "training/pass.h"
 #include "training/sample.h"
 
-#include <math.h>
 #include <string.h>
 
 /* Picture b's patches, row-major, each as [3, p, p]: the order of the convolution's weight. */
@@ -23,14 +22,13 @@ static void unfold(const ty_vit_dims *d, const float *pixels, int n, float *out)
                            p * sizeof *out);
 }
 
-static int n_token(const ty_vit_dims *d) {
-    int grid = d->image_size / d->patch_size;
-    return grid * grid + 1;
+static int n_token(const owl *m) {
+    return owl_patches(m) + 1;
 }
 
 static void embed(train_run *r, const owl *m, const float *pixels, vit_pass *p) {
     const ty_vit_dims *d = &m->vit;
-    int64_t c = d->width, tokens = n_token(d), patch = 3 * (int64_t)d->patch_size * d->patch_size;
+    int64_t c = d->width, tokens = n_token(m), patch = 3 * (int64_t)d->patch_size * d->patch_size;
     int64_t n_patch = p->n * (tokens - 1);
     p->patches = op_floats(r, n_patch * patch);
     float *projected = op_floats(r, n_patch * c);
@@ -59,43 +57,24 @@ static void keep(train_run *r, const owl *m, const vit_pass *p, vit_kept *k) {
 }
 
 /* Every picture sees all of itself; q, k and v of a head stand side by side. */
-static bool attention_of(train_run *r, const owl *m, const vit_pass *p, const vit_kept *k,
-                         grad_attention *a) {
-    int64_t c = m->vit.width, d = c / m->vit.n_head;
-    int *start = ty_arena_array(r->arena, (size_t)p->n + 1, sizeof *start);
-    if (!start) op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for %d pictures", p->n));
-    if (r->st != TY_OK || !start) return false;
-    for (int i = 0; i <= p->n; i++) start[i] = i * n_token(&m->vit);
-    *a = (grad_attention){.q = k->qkv,
-                          .k = k->qkv + d,
-                          .v = k->qkv + 2 * d,
-                          .ldq = 3 * c,
-                          .ldk = 3 * c,
-                          .ldv = 3 * c,
-                          .hdq = 3 * d,
-                          .hdk = 3 * d,
-                          .hdv = 3 * d,
-                          .n_seq = p->n,
-                          .n_head = m->vit.n_head,
-                          .d = (int)d,
-                          .q_start = start,
-                          .kv_start = start,
-                          .scale = 1.0f / sqrtf((float)d)};
-    return true;
+static grad_attention attention_of(const owl *m, const vit_pass *p, const vit_kept *k) {
+    int c = m->vit.width, d = c / m->vit.n_head;
+    return grad_attention_of(k->qkv, k->qkv + d, k->qkv + 2 * d, 3 * c, 3 * d, m->vit.n_head, d,
+                             p->n, p->start, p->start);
 }
 
 static void attend(train_run *r, const owl *m, const vit_pass *p, const vit_kept *k) {
-    grad_attention a;
-    if (attention_of(r, m, p, k, &a))
-        op_fail(r, attention_forward(r->pool, &a, k->ctx, m->vit.width, &r->err));
+    if (r->st != TY_OK) return;
+    grad_attention a = attention_of(m, p, k);
+    op_fail(r, attention_forward(r->pool, &a, k->ctx, m->vit.width, &r->err));
 }
 
 static void attend_back(train_run *r, const owl *m, const vit_pass *p, const vit_kept *k,
                         const float *dctx, float *dqkv) {
-    grad_attention a;
-    if (attention_of(r, m, p, k, &a))
-        op_fail(r, attention_backward(r->pool, &a, dctx, m->vit.width, dqkv, dqkv + a.d,
-                                      dqkv + 2 * a.d, &r->err));
+    if (r->st != TY_OK) return;
+    grad_attention a = attention_of(m, p, k);
+    op_fail(r, attention_backward(r->pool, &a, dctx, m->vit.width, dqkv, dqkv + a.d, dqkv + 2 * a.d,
+                                  &r->err));
 }
 
 static void layer_forward(train_run *r, const owl *m, const vit_pass *p, int i, vit_kept *k,
@@ -117,13 +96,15 @@ static void layer_forward(train_run *r, const owl *m, const vit_pass *p, int i, 
 
 void vit_forward(train_run *r, const owl *m, const float *pixels, int n, vit_pass *p) {
     int layers = m->vit.n_layer, n_kept = r->recompute ? 1 : layers;
-    *p = (vit_pass){.n = n, .rows = (int64_t)n * n_token(&m->vit)};
+    *p = (vit_pass){.n = n, .rows = (int64_t)n * n_token(m)};
     p->x = ty_arena_array(r->arena, (size_t)layers + 1, sizeof *p->x);
     p->kept = ty_arena_array(r->arena, (size_t)n_kept, sizeof *p->kept);
-    if (!p->x || !p->kept) {
+    p->start = ty_arena_array(r->arena, (size_t)n + 1, sizeof *p->start);
+    if (!p->x || !p->kept || !p->start) {
         op_fail(r, ty_fail(&r->err, TY_ENOMEM, "no memory for the ViT"));
         return;
     }
+    for (int i = 0; i <= n; i++) p->start[i] = i * n_token(m);
     for (int i = 0; i <= layers && r->st == TY_OK; i++)
         p->x[i] = op_floats(r, p->rows * m->vit.width);
     for (int i = 0; i < n_kept && r->st == TY_OK; i++) keep(r, m, p, &p->kept[i]);
@@ -200,7 +181,7 @@ void vit_back_layer(train_run *r, const owl *m, vit_pass *p, int i) {
 }
 
 void vit_back_end(train_run *r, const owl *m, vit_pass *p) {
-    int64_t c = m->vit.width, tokens = n_token(&m->vit), n_patch = p->n * (tokens - 1);
+    int64_t c = m->vit.width, tokens = n_token(m), n_patch = p->n * (tokens - 1);
     float *projected = op_floats(r, n_patch * c);
     op_norm_back(r, &m->vit_pre, p->embedded, p->d, p->rows, NULL, p->plane);
     if (r->st != TY_OK) return;
@@ -211,7 +192,7 @@ void vit_back_end(train_run *r, const owl *m, vit_pass *p) {
 }
 
 void vit_add_embedding_grads(const owl *m, const vit_pass *p) {
-    int64_t c = m->vit.width, tokens = n_token(&m->vit);
+    int64_t c = m->vit.width, tokens = n_token(m);
     const ty_kernels *kn = ty_kernels_get();
     if (p->n > 0) m->cls->touched = m->position->touched = true;
     for (int64_t i = 0; i < p->rows; i++) {

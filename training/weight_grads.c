@@ -156,26 +156,25 @@ static ty_status add_parts(job *j, ty_pool *pool, ty_err *err) {
 }
 
 typedef struct {
-    const weight_grad *g;
+    const job *j;
+    int item;
 } vector_job;
 
 static void vector_task(void *ctx, int task, int member) {
-    const weight_grad *g = ((const vector_job *)ctx)->g;
-    piece p = piece_of(g, task);
-    sums s = {0};
-    (void)member;
-    sum_columns(g, 0, g->rows, p, &s);
-    add_sums(g, p, &s);
+    const vector_job *v = ctx;
+    add_piece(v->j, v->item, piece_of(&v->j->of[0]->item[v->item], task), member);
 }
 
-static ty_status add_one(const weight_grad *g, ty_pool *pool, ty_products products, ty_err *err) {
+/* Of the only part: a product has the whole pool. */
+static ty_status add_one(const job *j, int item, ty_pool *pool, ty_err *err) {
+    const weight_grad *g = &j->of[0]->item[item];
     if (g->rows <= 0) return TY_OK;
     if (g->kind != WEIGHT_PRODUCT) {
-        vector_job j = {g};
-        ty_pool_run(g->rows * g->w->count < SMALL ? NULL : pool, n_piece(g), vector_task, &j);
+        vector_job v = {j, item};
+        ty_pool_run(g->rows * g->w->count < SMALL ? NULL : pool, n_piece(g), vector_task, &v);
         return TY_OK;
     }
-    ty_matmul m = product_of(g, 0, g->rows, (piece){0, out_of(g), 0, in_of(g)}, products);
+    ty_matmul m = product_of(g, 0, g->rows, (piece){0, out_of(g), 0, in_of(g)}, j->products);
     return ty_matmul_run(&m, pool, err);
 }
 
@@ -194,8 +193,7 @@ ty_status weight_grads_add(weight_grads *const *of, int n, ty_pool *pool, ty_pro
     for (int p = 0; p < n; p++)
         for (int i = 0; i < of[p]->n; i++) touch(&of[p]->item[i], flops);
     if (n > 1) st = add_parts(&j, pool, err);
-    for (int i = 0; i < of[0]->n && n == 1 && st == TY_OK; i++)
-        st = add_one(&of[0]->item[i], pool, products, err);
+    for (int i = 0; i < of[0]->n && n == 1 && st == TY_OK; i++) st = add_one(&j, i, pool, err);
     for (int p = 0; p < n; p++) of[p]->n = 0;
     return st;
 }

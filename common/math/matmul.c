@@ -100,17 +100,14 @@ static void transpose4(const float *src, int64_t lds, float *dst, int64_t ld) {
     for (int i = 0; i < 4; i++) memcpy(dst + i * ld, &out[i], sizeof out[i]);
 }
 
-/* [n][k] rows -> dst[k][ld], n <= ld columns: squares of four, in strips that stay in L1.  What lies n rows further on
- * is fetched meanwhile: mostly it comes next, and no hardware sees that many streams. */
+/* [n][k] rows -> dst[k][ld], n <= ld columns: squares of four, in strips that stay in L1. */
 static void transpose(const float *src, int64_t lds, int64_t n, int64_t k, float *dst, int64_t ld) {
     enum { STRIP = 16 };
     for (int64_t t = 0; t < k; t += STRIP) {
         int64_t run = least(STRIP, k - t), j = 0;
-        for (; run == STRIP && j + 4 <= n; j += 4) {
-            for (int u = 0; u < 4; u++) __builtin_prefetch(src + (n + j + u) * lds + t, 0, 3);
+        for (; run == STRIP && j + 4 <= n; j += 4)
             for (int u = 0; u < STRIP; u += 4)
                 transpose4(src + j * lds + t + u, lds, dst + (t + u) * ld + j, ld);
-        }
         for (; j < n; j++)
             for (int64_t u = 0; u < run; u++) dst[(t + u) * ld + j] = src[j * lds + t + u];
     }

@@ -164,6 +164,18 @@ ty_status ty_socket_connect(void *ctx, int type, const char *endpoint,
     return TY_OK;
 }
 
+int ty_socket_fd(void *socket) {
+    int fd = -1;
+    size_t size = sizeof(fd);
+    return zmq_getsockopt(socket, ZMQ_FD, &fd, &size) == 0 ? fd : -1;
+}
+
+bool ty_socket_waits(void *socket) {
+    int events = 0;
+    size_t size = sizeof(events);
+    return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN);
+}
+
 void ty_socket_close(void **socket, int linger_ms) {
     if (!*socket) return;
     set_int(*socket, ZMQ_LINGER, linger_ms);

@@ -42,6 +42,11 @@ ty_status ty_socket_connect(void *ctx, int type, const char *endpoint,
                             const ty_socket_security *sec, void **out, ty_err *err);
 /* Is it protected by keys, when there are some? */
 bool ty_socket_is_tcp(const char *endpoint);
+/* For poll(2); -1, which it ignores, if there is none.  It tells of changes alone, and whoever uses the socket may have
+ * taken one in: ask ty_socket_waits before each sleep. */
+int ty_socket_fd(void *socket);
+/* Is there a message to receive? */
+bool ty_socket_waits(void *socket);
 /* What was sent gets linger_ms to leave, while the context is being terminated.  NULL is allowed. */
 void ty_socket_close(void **socket, int linger_ms);
 

@@ -479,20 +479,13 @@ static long next_timeout_ms(const ty_worker *w, bool flushed, int64_t now) {
     return until > now ? (long)((until - now + 999) / 1000) : 0;
 }
 
-/* A socket's descriptor tells of changes alone, and whoever uses the socket may have taken one in. */
-static bool something_waits(const ty_worker_link *l) {
-    int events = 0;
-    size_t size = sizeof(events);
-    return zmq_getsockopt(l->socket, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN);
-}
-
 bool ty_worker_send_now(ty_worker *w, ty_worker_link *l, uint32_t epoch, ty_message **m) {
     if (pthread_mutex_trylock(&w->sockets) != 0) return false;
     pthread_mutex_lock(&w->lock);
     bool may = TAILQ_EMPTY(&l->outbox) && epoch == l->epoch;
     pthread_mutex_unlock(&w->lock);
     bool sent = may && l->welcomed && ty_message_send(l->socket, false, m, NULL) == TY_OK;
-    if (sent && something_waits(l)) ty_worker_wake(w);
+    if (sent && ty_socket_waits(l->socket)) ty_worker_wake(w);
     pthread_mutex_unlock(&w->sockets);
     return sent;
 }
@@ -500,12 +493,8 @@ bool ty_worker_send_now(ty_worker *w, ty_worker_link *l, uint32_t epoch, ty_mess
 static void sleep_until(ty_worker *w, long timeout_ms) {
     struct pollfd item[TY_ENDPOINTS_MAX + 1];
     uint64_t count;
-    for (int i = 0; i < w->n_link; i++) {
-        int fd = -1; /* poll ignores it */
-        size_t size = sizeof(fd);
-        (void)zmq_getsockopt(w->link[i].socket, ZMQ_FD, &fd, &size);
-        item[i] = (struct pollfd){.fd = fd, .events = POLLIN};
-    }
+    for (int i = 0; i < w->n_link; i++)
+        item[i] = (struct pollfd){.fd = ty_socket_fd(w->link[i].socket), .events = POLLIN};
     item[w->n_link] = (struct pollfd){.fd = w->wake_fd, .events = POLLIN};
     pthread_mutex_unlock(&w->sockets);
     int n = poll(item, (nfds_t)w->n_link + 1, (int)timeout_ms);
@@ -516,7 +505,7 @@ static void sleep_until(ty_worker *w, long timeout_ms) {
 
 static void wait_and_receive(ty_worker *w, long timeout_ms) {
     bool any = false;
-    for (int i = 0; i < w->n_link; i++) any = something_waits(&w->link[i]) || any;
+    for (int i = 0; i < w->n_link; i++) any = ty_socket_waits(w->link[i].socket) || any;
     if (!any) sleep_until(w, timeout_ms);
     for (int i = 0; i < w->n_link; i++) receive(w, &w->link[i]);
 }

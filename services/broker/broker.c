@@ -260,30 +260,16 @@ static bool is_over(const broker *b) {
     return b->draining && (b->n_task == 0 || ty_now_us() >= b->drain_until_us);
 }
 
-static int descriptor_of(void *socket) {
-    int fd = -1; /* poll ignores it */
-    size_t size = sizeof(fd);
-    (void)zmq_getsockopt(socket, ZMQ_FD, &fd, &size);
-    return fd;
-}
-
-/* A socket's descriptor tells of changes alone, and a send may have taken one in. */
-static bool something_waits(void *socket) {
-    int events = 0;
-    size_t size = sizeof(events);
-    return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN);
-}
-
 /* Not zmq_poll, which asks each socket several times: with each token of a stream that costs more than its way. */
 static ty_status turn(broker *b, ty_err *err) {
     uint64_t count;
-    bool workers = something_waits(b->wk_socket), gateways = something_waits(b->gw_socket);
-    bool any = workers || gateways || (b->zap && something_waits(broker_zap_socket(b->zap)));
+    bool workers = ty_socket_waits(b->wk_socket), gateways = ty_socket_waits(b->gw_socket);
+    bool any = workers || gateways || (b->zap && ty_socket_waits(broker_zap_socket(b->zap)));
     struct pollfd item[] = {
-        {.fd = descriptor_of(b->wk_socket), .events = POLLIN},
-        {.fd = descriptor_of(b->gw_socket), .events = POLLIN},
+        {.fd = ty_socket_fd(b->wk_socket), .events = POLLIN},
+        {.fd = ty_socket_fd(b->gw_socket), .events = POLLIN},
         {.fd = b->wake_fd, .events = POLLIN},
-        {.fd = b->zap ? descriptor_of(broker_zap_socket(b->zap)) : -1, .events = POLLIN},
+        {.fd = b->zap ? ty_socket_fd(broker_zap_socket(b->zap)) : -1, .events = POLLIN},
     };
     int n = poll(item, sizeof(item) / sizeof(item[0]), any ? 0 : next_timeout_ms(b));
     if (n < 0 && errno != EINTR) return ty_fail(err, TY_EIO, "poll: %s", strerror(errno));

@@ -57,14 +57,12 @@ static void close_socket(broker_link *l, int linger_ms) {
 }
 
 static ty_status open_socket(broker_link *l, ty_err *err) {
-    int fd = -1;
-    size_t size = sizeof(fd);
     close_socket(l, 0);
     ty_status st =
         ty_socket_connect(l->zmq, ZMQ_DEALER, l->endpoint, l->opt.security, &l->socket, err);
     if (st != TY_OK) return st;
-    if (zmq_getsockopt(l->socket, ZMQ_FD, &fd, &size) != 0)
-        return ty_fail(err, TY_EIO, "socket descriptor: %s", zmq_strerror(errno));
+    int fd = ty_socket_fd(l->socket);
+    if (fd < 0) return ty_fail(err, TY_EIO, "socket descriptor: %s", zmq_strerror(errno));
     l->event = event_new(l->base, fd, EV_READ | EV_PERSIST, on_readable, l);
     if (!l->event || event_add(l->event, NULL) != 0)
         return ty_fail(err, TY_ENOMEM, "no memory for the event of %s", l->endpoint);

@@ -294,16 +294,12 @@ INLINE void gemm_q(block_sums *block, int block_bytes, int m, int64_t n_block, c
 
 /* ---- conversions ---- */
 
-/* n: 1 to 16.  With a mask only where it is needed: Zen 4 takes several times as long for such a store. */
 INLINE __m512 load_part(const float *x, int64_t n) {
-    return n == 16 ? _mm512_loadu_ps(x) : _mm512_maskz_loadu_ps(first_lanes(n), x);
+    return _mm512_maskz_loadu_ps(first_lanes(n), x);
 }
 
 INLINE void store_part(float *x, int64_t n, __m512 v) {
-    if (n == 16)
-        _mm512_storeu_ps(x, v);
-    else
-        _mm512_mask_storeu_ps(x, first_lanes(n), v);
+    _mm512_mask_storeu_ps(x, first_lanes(n), v);
 }
 
 INLINE int64_t lanes_left(int64_t n) {
@@ -553,10 +549,10 @@ static void silu_mul(const float *gate, const float *up, int64_t n, float *out) 
 
 static float max_of(const float *x, int64_t n) {
     __m512 m = _mm512_set1_ps(-INFINITY);
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16) m = _mm512_max_ps(_mm512_loadu_ps(x + i), m);
-    __mmask16 rest = first_lanes(n - i);
-    m = _mm512_mask_max_ps(m, rest, _mm512_maskz_loadu_ps(rest, x + i), m);
+    for (int64_t i = 0; i < n; i += 16) {
+        __mmask16 on = first_lanes(lanes_left(n - i));
+        m = _mm512_mask_max_ps(m, on, _mm512_maskz_loadu_ps(on, x + i), m);
+    }
     return high(m);
 }
 
